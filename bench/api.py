@@ -1,0 +1,215 @@
+"""``bench.run(...)``: from a wish (methods, levels, seeds) to records and a leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench import datasets, machine, splits
+from bench.errors import BenchError
+from bench.plan import Plan, Surroundings, make_plan
+from bench.progress import Display, duration
+from bench.runner import Limits, Runner, Summary
+from bench.splits import LEVELS
+from bench.stages import StageStore, array_digest
+from bench.store import Store
+from bench.trial import Grid, check_suitable
+from bench.worker import Job
+from methods import registry
+from methods.registry import Entry
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a run is asked for; the fields are the options of ``bench run``.
+
+    `methods` None stands for all that are part of ``--all``. `changes` gives, per method, the
+    parameters other than its own.
+    """
+
+    methods: Sequence[str] | None = None
+    levels: Sequence[str] = LEVELS
+    seeds: int = 1
+    protocol: str = "transductive"
+    selection: str = "stratified"
+    schedule: str = "quick"
+    dataset: str = "fashion-mnist"
+    changes: Mapping[str, Mapping[str, Any]] | None = None
+    precision: str = "auto"
+    plugins: Sequence[str] = ()
+
+
+def run(
+    wish: Wish | None = None,
+    *,
+    results: str | Path = "results",
+    jobs: int = 1,
+    timeout_s: float | None = None,
+    device: str = "auto",
+    backend: str = "local",
+    scheduler: str | None = None,
+    rerun: str | None = None,
+    dry_run: bool = False,
+    console: Console | None = None,
+    **wishes: Any,
+) -> Summary:
+    """Run every trial that is asked for and missing, then write ``leaderboard.csv``.
+
+    Parameters
+    ----------
+    wish : what to run; or give its fields as keywords: ``run(methods=["kmeans"], levels=["5%"])``.
+    results : folder of the records.
+    jobs : processes at a time; the threads of this machine are divided among them.
+    timeout_s : seconds after which a trial or stage is killed; None sets no limit.
+    device : ``auto``, ``cpu`` or ``cuda``.
+    backend, scheduler : ``local``, or ``dask`` with the address of a scheduler.
+    rerun : ``stale``, ``failed`` or ``all``: run again what has a record.
+    dry_run : print the plan and stop.
+    console : where to print; nothing is printed without one.
+
+    Returns
+    -------
+    Summary with the number of trials per status and the exit status.
+
+    Raises
+    ------
+    BenchError, RegistryError : something asked for does not exist or does not fit together.
+    """
+    wish = wish or Wish(**wishes)
+    console = console or Console(quiet=True)
+    if jobs < 1 or wish.seeds < 1:
+        raise BenchError(f"jobs is {jobs} and seeds {wish.seeds}; expected at least 1 of each")
+    problems = registry.discover(wish.plugins)
+    for problem in problems:
+        console.print(f"[red]{problem.message}[/]", highlight=False)
+    entries = choose(wish, console)
+    data = datasets.load(wish.dataset, log=lambda text: console.print(text, highlight=False))
+    part = splits.partition(wish.protocol, len(data.y), data.n_train)
+    template = Job(
+        trials=(),
+        source=wish.dataset,
+        results=str(Path(results).resolve()),
+        cache=str(datasets.cache_dir().resolve()),
+        plugins=tuple(str(Path(plugin).resolve()) for plugin in wish.plugins),
+        device=machine.resolve_device(device),
+        threads=max(1, machine.core_count() // jobs),
+        concurrency=jobs,
+        fresh=rerun == "all",
+    )
+    around = Surroundings(
+        template=template,
+        n_fit=part.n_fit,
+        X_digest=array_digest(data.X[part.fit]),
+        precision=machine.resolve_precision(wish.precision),
+        store=Store(Path(template.results)),
+        stages=StageStore(Path(template.cache) / "stages"),
+    )
+    trials = _grid(wish, entries, data).trials()
+    for level in {trial.level for trial in trials}:
+        splits.Level.parse(level).n_labels(part.n_fit)  # a level that cannot be is refused here
+    plan = make_plan(trials, around, rerun)
+    console.print(describe(plan, template), highlight=False)
+    if dry_run:
+        return Summary({})
+    summary = _carry_out(plan, Limits(jobs, timeout_s, backend, scheduler), around, console)
+    summary.broken_plugins = len(problems)
+    return summary
+
+
+def choose(wish: Wish, console: Console) -> tuple[Entry, ...]:
+    """The methods asked for; under ``--all`` those that do not fit the protocol are left out.
+
+    Raises
+    ------
+    BenchError : a method asked for by name does not fit, or none is left.
+    RegistryError : no such method.
+    """
+    if wish.methods is not None:
+        entries = [registry.get(name) for name in dict.fromkeys(wish.methods)]
+        reasons = check_suitable(entries, wish.protocol, wish.selection)
+        if reasons:
+            raise BenchError("; ".join(reasons))
+    else:
+        everything = [registry.get(name) for name in registry.names()]
+        entries = []
+        for entry in (e for e in everything if e.tags.in_all):
+            reasons = check_suitable([entry], wish.protocol, wish.selection)
+            for reason in reasons:
+                console.print(f"left out: {reason}", highlight=False)
+            if not reasons:
+                entries.append(entry)
+    for name in wish.changes or {}:
+        if registry.get(name) not in entries:
+            raise BenchError(f"--set names {name}, which is not among the methods of this run")
+    if not entries:
+        raise BenchError("no method is left to run; `bench list` shows all")
+    return tuple(entries)
+
+
+def describe(plan: Plan, template: Job) -> str:
+    """The plan for a person: how many trials, what they share, how long it may take."""
+    lines = [
+        f"{len(plan.trials)} trials to run, {len(plan.done)} done before; "
+        f"{template.concurrency} at a time with {template.threads} threads, on {template.device}; "
+        f"records in {template.results}"
+    ]
+    for trials, why, option in (
+        (plan.stale, "have a record made by other code of the method", "--rerun stale"),
+        (plan.failed_before, "failed before", "--rerun failed"),
+    ):
+        left = [trial for trial in trials if trial not in plan.trials]
+        if left:
+            lines.append(f"{len(left)} {why} and are left as they are ({option} runs them again)")
+    for shared in plan.shared.values():
+        params = ", ".join(f"{name}={value}" for name, value in shared.params.items())
+        there = ", there already" if shared.there else ""
+        lines.append(f"  {shared.name} once for {shared.n_trials} trials{there} ({params})")
+    if plan.tasks:
+        lines.append(_estimate(plan, template.concurrency))
+    return "\n".join(lines)
+
+
+def _estimate(plan: Plan, jobs: int) -> str:
+    if plan.unknown == len(plan.tasks):
+        return "no estimate: nothing like this was measured before"
+    text = f"about {duration(plan.seconds / jobs)}, judged by earlier records"
+    return text + (f", and {plan.unknown} tasks of unknown length" if plan.unknown else "")
+
+
+def _grid(wish: Wish, entries: tuple[Entry, ...], data: datasets.Dataset) -> Grid:
+    return Grid(
+        dataset=data.name,
+        dataset_digest=data.digest,
+        n_classes=data.n_classes,
+        entries=entries,
+        levels=tuple(wish.levels),
+        seeds=wish.seeds,
+        protocol=wish.protocol,
+        selection=wish.selection,
+        schedule=wish.schedule,
+        precision=wish.precision,
+        changes=wish.changes or {},
+    )
+
+
+def _carry_out(plan: Plan, limits: Limits, around: Surroundings, console: Console) -> Summary:
+    """Run the plan and write the leaderboard, now and then and at the end."""
+    results = around.store.results
+
+    def refresh() -> None:
+        from bench.leaderboard import leaderboard, write_csv
+
+        write_csv(leaderboard(results), results / "leaderboard.csv")
+
+    logs = Path(around.template.cache) / "logs"
+    seconds = None if plan.unknown else plan.seconds / limits.jobs
+    with Display(console, len(plan.trials), seconds) as display:
+        summary = Runner(plan, limits, around.store, logs, display, refresh).run()
+    if any(around.store):
+        refresh()
+    summary.not_run = len(plan.trials) - sum(summary.counts.values())
+    return summary

@@ -1,0 +1,265 @@
+"""The command ``bench``: parses, calls, prints. Everything heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from bench.errors import BenchError
+
+app = typer.Typer(
+    help="With few labels, which clustering method should I use, and what does it cost?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Results = Annotated[Path, typer.Option(help="Folder of the records and the leaderboard.")]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", help="A file that registers methods; repeatable.")
+]
+
+
+def main() -> NoReturn:
+    """Run the command; what the user got wrong becomes one sentence and exit status 2."""
+    try:
+        app()
+    except (BenchError, _registry_error()) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from None
+    raise SystemExit(0)
+
+
+def _registry_error() -> type[Exception]:
+    """RegistryError, imported only once something was raised."""
+    from methods.registry import RegistryError
+
+    return RegistryError
+
+
+@app.command()
+def run(
+    all_methods: Annotated[bool, typer.Option("--all", help="Every method.")] = False,
+    method: Annotated[
+        list[str] | None, typer.Option(help="A method; repeat or use commas.")
+    ] = None,
+    level: Annotated[
+        list[str] | None, typer.Option(help="5% or 500; repeat or use commas. [default: all eight]")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, 2, ...")] = 1,
+    protocol: Annotated[
+        str, typer.Option(help="transductive, inductive or inductive-55k.")
+    ] = "transductive",
+    selection: Annotated[
+        str, typer.Option(help="stratified, random, first or representative.")
+    ] = "stratified",
+    schedule: Annotated[str, typer.Option(help="paper, quick or smoke.")] = "quick",
+    dataset: Annotated[
+        str, typer.Option(help="fashion-mnist, digits or FILE.npz.")
+    ] = "fashion-mnist",
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeatable.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes at a time; they share the threads.")] = 1,
+    timeout: Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")] = "3h",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    backend: Annotated[str, typer.Option(help="local or dask.")] = "local",
+    scheduler: Annotated[str | None, typer.Option(help="Address of the dask scheduler.")] = None,
+    rerun: Annotated[str | None, typer.Option(help="stale, failed or all.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    results: Results = Path("results"),
+    plugin: Plugins = None,
+) -> None:
+    """Run every trial that is missing, then write the leaderboard."""
+    if all_methods == bool(method):
+        raise BenchError("say what to run: either --all or --method NAME (`bench list` shows all)")
+    check_choice("--backend", backend, ("local", "dask"))
+    check_choice("--rerun", rerun, (None, "stale", "failed", "all"))
+    limit = parse_timeout(timeout)
+    changes = parse_changes(change or [])
+    from rich.console import Console
+
+    from bench import api
+
+    wish = api.Wish(
+        methods=None if all_methods else split_commas(method or []),
+        levels=split_commas(level) if level else api.LEVELS,
+        seeds=seeds,
+        protocol=protocol,
+        selection=selection,
+        schedule=schedule,
+        dataset=dataset,
+        changes=changes,
+        precision=precision,
+        plugins=plugin or [],
+    )
+    console = Console(soft_wrap=True)
+    summary = api.run(
+        wish,
+        results=results,
+        jobs=jobs,
+        timeout_s=limit,
+        device=device,
+        backend=backend,
+        scheduler=scheduler,
+        rerun=rerun,
+        dry_run=dry_run,
+        console=console,
+    )
+    if not dry_run:
+        _print_boards(results)
+        _print_summary(summary)
+    raise typer.Exit(summary.exit_status)
+
+
+@app.command("list")
+def list_methods(
+    as_json: Annotated[bool, typer.Option("--json", help="For a program.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Methods with a line each, their parameters and where they come from."""
+    from methods import registry
+
+    problems = registry.discover(plugin or [])
+    entries = [registry.get(name) for name in registry.names()]
+    if as_json:
+        rows = [
+            {
+                "name": entry.name,
+                "summary": entry.summary,
+                "parameters": entry.parameters("paper"),
+                "schedules": {s: entry.parameters(s) for s in entry.cls.schedules},
+                "tags": vars(entry.tags),
+                "source": entry.origin,
+            }
+            for entry in entries
+        ]
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        for entry in entries:
+            mark = "" if entry.tags.in_all else "  (not in --all)"
+            typer.echo(f"{entry.name}{mark}\n    {entry.summary}\n    {entry.origin}")
+            params = ", ".join(f"{k}={v!r}" for k, v in entry.parameters("paper").items())
+            typer.echo(f"    {params}")
+    for problem in problems:
+        typer.echo(problem.message, err=True)
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def leaderboard(
+    results: Results = Path("results"),
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """The table in the terminal, and leaderboard.csv."""
+    from bench import leaderboard as board
+
+    table = board.leaderboard(results)
+    if table.empty:
+        raise BenchError(f"there are no records in {results}; `bench run --all` makes some")
+    board.write_csv(table, results / "leaderboard.csv")
+    if as_markdown:
+        typer.echo("\n\n".join(board.markdown(one) for one in board.boards(table)))
+    else:
+        _print_boards(results)
+
+
+@app.command()
+def show(
+    trial: Annotated[str, typer.Argument(help="A record's path, or METHOD/LEVEL/SEED.")],
+    results: Results = Path("results"),
+) -> None:
+    """One record, its log and its traceback."""
+    from bench import reading
+
+    typer.echo(reading.show(trial, results))
+
+
+@app.command()
+def data() -> None:
+    """Fetch and verify Fashion-MNIST."""
+    from bench import datasets
+
+    typer.echo(str(datasets.fetch(log=typer.echo)))
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine offers, and what is missing."""
+    from bench import reading
+
+    text, healthy = reading.doctor()
+    typer.echo(text)
+    raise typer.Exit(0 if healthy else 1)
+
+
+def split_commas(values: list[str]) -> list[str]:
+    """``["a,b", "c"]`` as ``["a", "b", "c"]``."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def check_choice(option: str, given: str | None, known: tuple[str | None, ...]) -> None:
+    """Refuse a value that an option does not have."""
+    if given not in known:
+        words = ", ".join(word for word in known if word)
+        raise BenchError(f"{option} is {given!r}; expected one of {words}")
+
+
+def parse_timeout(text: str) -> float | None:
+    """``90s``, ``30m`` or ``3h`` as seconds; ``none`` sets no limit."""
+    if text == "none":
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match or float(match[1]) == 0:
+        raise BenchError(f"--timeout is {text!r}; expected a time such as 90s, 30m or 3h, or none")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
+    """``["dcec.lam=0.1"]`` as ``{"dcec": {"lam": 0.1}}``; a value that is no literal is text."""
+    import ast
+
+    changes: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        match = re.fullmatch(r"([^.=\s]+)\.(\w+)=(.*)", text)
+        if not match:
+            raise BenchError(f"--set is {text!r}; expected METHOD.PARAM=VALUE, e.g. dcec.lam=0.1")
+        method, name, value = match.groups()
+        try:
+            parsed = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            parsed = value
+        changes.setdefault(method, {})[name] = parsed
+    return changes
+
+
+def _print_boards(results: Path) -> None:
+    from rich.console import Console
+
+    from bench import leaderboard as board
+    from bench import reading
+
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console = Console(width=160)
+    table = board.leaderboard(results)
+    for one in board.boards(table):
+        console.print(reading.as_table(one))
+        for note in one.notes:
+            console.print(f"[dim]{note}[/]", highlight=False, soft_wrap=True)
+    typer.echo(f"written: {results / 'leaderboard.csv'}")
+
+
+def _print_summary(summary: Any) -> None:
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.counts.items()))
+    typer.echo(f"trials of this run: {counts or 'none'}")
+    if summary.stopped:
+        typer.echo(
+            f"stopped with {summary.not_run} trials left; what is done is kept, and the same "
+            "command goes on from there",
+            err=True,
+        )

@@ -1,0 +1,158 @@
+"""What the suite lends a method while it fits: shared stages, checkpoints, progress, a history."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.fingerprint import code_digest
+from bench.stages import DigestMemo, StageKey, StageStore
+from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
+
+CHECKPOINT_SECONDS = float(os.environ.get("BENCH_CHECKPOINT_SECONDS", "20"))
+PROGRESS_SECONDS = 0.2
+Emit = Callable[[dict[str, Any]], None]
+
+
+class FileCheckpoint:
+    """A loop's state in one file, written whole or not at all, at most every so many seconds."""
+
+    def __init__(self, path: Path, every_s: float = CHECKPOINT_SECONDS) -> None:
+        self.path = path
+        self.every_s = every_s
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state saved last; an unreadable file is said in the log and the loop starts anew."""
+        if not self.path.exists():
+            return None
+        import torch
+
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            print(f"checkpoint {self.path} cannot be read ({error}); starting from the beginning")
+            return None
+        print(f"going on from checkpoint {self.path.name}")
+        return state
+
+    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        """Write ``state()`` if the last one is older than `every_s` seconds, or if forced."""
+        if not force and time.monotonic() - self._last < self.every_s:
+            return
+        import torch
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(state(), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self.path)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+        self._last = time.monotonic()
+
+
+class SuiteContext(Context):
+    """The context of one fit.
+
+    Parameters
+    ----------
+    stages : the store of shared stages.
+    checkpoints : folder of this fit's own checkpoints; stages keep theirs beside it.
+    emit : takes progress events (dicts) for whoever watches.
+    """
+
+    def __init__(
+        self,
+        stages: StageStore,
+        checkpoints: Path,
+        emit: Emit,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int | None = None,
+        digests: DigestMemo | None = None,
+        inside: str | None = None,
+    ) -> None:
+        super().__init__(device, precision, threads)
+        self.stages = stages
+        self.checkpoints = checkpoints
+        self.emit = emit
+        self.history: list[dict[str, Any]] = []
+        self.stage_costs: list[dict[str, Any]] = []
+        self.stage_wall_s = 0.0
+        self._digests = digests or DigestMemo()
+        self._inside = inside
+        self._last_progress = 0.0
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last_progress < PROGRESS_SECONDS and done < total:
+            return
+        self._last_progress = now
+        self.emit({"event": "progress", "in": self._inside, "what": what, "of": [done, total]})
+
+    def log(self, **values: float | int | str | None) -> None:
+        self.history.append(values)
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        return FileCheckpoint(self.checkpoints / f"{name}.pt")
+
+    def clear(self) -> None:
+        """Delete this fit's checkpoints: it has ended."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def stage(
+        self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
+    ) -> Arrays:
+        seed = derive_seed(random_state, function.__name__)
+        key = StageKey.of(function, params, self._digests(X), seed, self.precision)
+        start = time.perf_counter()
+        folder = self.checkpoints.parent / f"stage-{key.name}-{key.digest}"
+        inner = SuiteContext(
+            self.stages,
+            folder,
+            self.emit,
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            digests=self._digests,
+            inside=key.name,
+        )
+        self.emit({"event": "stage", "name": key.name})
+        stage = self.stages.get(
+            key, lambda: function(X, random_state=seed, context=inner, **params)
+        )
+        inner.clear()
+        self.stage_wall_s += time.perf_counter() - start
+        self.stage_costs += inner.stage_costs
+        cost = {"name": key.name, "key": key.digest, "params": params, "seconds": stage.seconds}
+        self.stage_costs.append(cost)
+        if stage.computed_here:
+            self.history += [{"stage": key.name, **row} for row in inner.history]
+        return stage.arrays
+
+
+def request_key(
+    request: StageRequest, X_digest: str, random_state: int, precision: str
+) -> StageKey:
+    """The key of a stage that a method says it will ask for, without computing anything."""
+    seed = derive_seed(random_state, request.name)
+    return StageKey.of(request.function, request.params, X_digest, seed, precision)
+
+
+def method_digest(cls: type) -> str:
+    """The digest of a method's code; a record whose digest differs is stale."""
+    return code_digest(cls)

@@ -1,0 +1,135 @@
+"""One job in a process of its own, with a hard time limit, its output kept in a log.
+
+This is what a backend calls, on this machine or on another one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bench
+from bench.worker import Job
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+OnEvent = Callable[[dict[str, Any]], None]
+
+_running: set[subprocess.Popen[str]] = set()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job's process ended: a status of `bench.record` and, unless ``ok``, a message.
+
+    `written` are the paths of the records that it wrote before.
+    """
+
+    status: str
+    message: str = ""
+    traceback: str | None = None
+    written: tuple[str, ...] = ()
+
+
+def execute(
+    job: Job, log: str, timeout_s: float | None, on_event: OnEvent | None = None
+) -> Outcome:
+    """Run `job` to its end, or kill it after `timeout_s` seconds."""
+    kills = _oom_kills()
+    events: list[dict[str, Any]] = []
+    with _log_file(Path(log)) as log_file:
+        process = _spawn(job, log_file)
+    expired = threading.Event()
+    timer = threading.Timer(timeout_s or 0, lambda: (expired.set(), kill(process)))
+    if timeout_s:
+        timer.start()
+    _running.add(process)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = json.loads(line)
+            if event["event"] in ("error", "record"):
+                events.append(event)
+            elif on_event is not None:
+                on_event(event)
+        code = process.wait()
+    finally:
+        timer.cancel()
+        kill(process)
+        _running.discard(process)
+    written = tuple(event["path"] for event in events if event["event"] == "record")
+    errors = [event for event in events if event["event"] == "error"]
+    if expired.is_set():
+        return Outcome("timeout", f"stopped after the limit of {timeout_s:.0f} s", None, written)
+    if errors:
+        return Outcome("failed", errors[0]["message"], errors[0]["traceback"], written)
+    return Outcome("ok", written=written) if code == 0 else _death(code, kills, written, log)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a worker and whatever it has started."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it ended between the two calls
+            return
+        process.wait()
+
+
+def kill_all() -> None:
+    """Kill every worker of this process."""
+    for process in list(_running):
+        kill(process)
+
+
+def _spawn(job: Job, log_file: Any) -> subprocess.Popen[str]:
+    """Start a worker and hand it the job; its standard input stays open as a sign of life."""
+    code = str(Path(bench.__file__).parent.parent)
+    path = os.pathsep.join(x for x in (code, os.environ.get("PYTHONPATH")) if x)
+    threads = {name: str(job.threads) for name in THREAD_VARIABLES}
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-P", "-m", "bench.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log_file,
+        text=True,
+        env=os.environ | threads | {"PYTHONPATH": path},
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(job.dumps() + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _log_file(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab")
+
+
+def _death(code: int, kills_before: int, written: tuple[str, ...], log: str) -> Outcome:
+    """What an exit status other than 0 means."""
+    if code >= 0:
+        message = f"the process ended with exit status {code}; its output: {log}"
+        return Outcome("crashed", message, None, written)
+    name = signal.Signals(-code).name
+    if name == "SIGKILL" and _oom_kills() > kills_before:
+        return Outcome("out-of-memory", "the system killed it: memory ran out", None, written)
+    return Outcome("crashed", f"the process was ended by {name}; its output: {log}", None, written)
+
+
+def _oom_kills() -> int:
+    """How many processes this system has killed for want of memory (Linux; else 0)."""
+    counters = Path("/proc/vmstat")
+    if counters.exists():
+        for line in counters.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

@@ -1,0 +1,236 @@
+"""The leaderboard: records aggregated over seeds, ranked, as a CSV file and as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.record import FAILURES
+from bench.splits import Level
+from bench.store import load_results, write_atomically
+
+# fmt: off
+COLUMNS = [
+    "dataset", "protocol", "selection", "schedule", "level", "n_labels", "method", "variant",
+    "n_seeds", "n_failed", "rank", "tied_with_best", "headline_mean", "headline_std",
+    "headline_low", "headline_high", "acc_all_mean", "acc_all_std", "acc_unlabelled_mean",
+    "accuracy_unlabelled_mean", "accuracy_labelled_mean", "nmi_all_mean", "nmi_all_std",
+    "nmi_unlabelled_mean", "ari_unlabelled_mean", "purity_mean", "accuracy_test_mean",
+    "accuracy_test_std", "fit_seconds_median", "stage_seconds_median", "peak_memory_mib",
+    "device",
+]
+# fmt: on
+BOARD_KEYS = ["dataset", "protocol", "selection", "schedule"]
+TIED_WITHIN = 0.005
+CONFIDENCE = 0.95
+
+
+def t_interval(values: Iterable[float]) -> tuple[float, float]:
+    """The 95 % t-interval of the mean over seeds; NaN for fewer than two."""
+    from scipy import stats
+
+    sample = pd.Series(list(values), dtype=float)
+    if len(sample) < 2:
+        return math.nan, math.nan
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1) * sample.sem()
+    return sample.mean() - half, sample.mean() + half
+
+
+def compare(best: pd.Series, other: pd.Series) -> str | None:
+    """How `other` stands to `best`, both headlines indexed by seed, compared in pairs.
+
+    Returns
+    -------
+    ``"tied"`` when the paired interval lies within ±0.005, ``"undecided"`` when it is wider and
+    holds 0, ``"no"`` otherwise; None when fewer than two seeds are in both.
+    """
+    difference = (best - other).dropna()
+    low, high = t_interval(difference)
+    if math.isnan(low):
+        return None
+    if max(-low, high) <= TIED_WITHIN:
+        return "tied"
+    return "undecided" if low <= 0 <= high else "no"
+
+
+def leaderboard(results: str | Path) -> pd.DataFrame:
+    """One row per board, level and method variant, with the columns of ``leaderboard.csv``.
+
+    Raises
+    ------
+    BenchError : no results folder, or a file in it that is not a record.
+    """
+    return aggregate(load_results(results))
+
+
+def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
+    """`load_results`'s rows, aggregated over seeds and ranked within each board and level."""
+    if trials.empty:
+        return pd.DataFrame(columns=[*COLUMNS, "same_as"])
+    keys = [*BOARD_KEYS, "level", "method", "variant"]
+    rows = [_row(dict(zip(keys, key, strict=True)), group) for key, group in trials.groupby(keys)]
+    table = pd.DataFrame(rows)
+    order = {level: Level.parse(level) for level in table["level"].unique()}
+    positions = {level: i for i, level in enumerate(sorted(order, key=lambda x: order[x]))}
+    table["_level"] = table["level"].map(positions)
+    table["rank"] = (
+        table.groupby([*BOARD_KEYS, "level"])["headline_mean"]
+        .rank(ascending=False, method="min")
+        .astype("Int64")
+    )
+    table["tied_with_best"] = _ties(table, trials)
+    table = table.sort_values([*BOARD_KEYS, "_level", "rank", "method", "variant"], kind="stable")
+    return table[[*COLUMNS, "same_as"]].reset_index(drop=True)
+
+
+def _row(key: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
+    """One variant at one level: its trials of all seeds as one row."""
+    good = group[group["status"] == "ok"]
+    low, high = t_interval(good["headline"])
+
+    def column(name: str) -> pd.Series:
+        return good[name].astype(float) if name in good else pd.Series(dtype=float)
+
+    row: dict[str, Any] = key | {
+        "n_labels": group["n_labels"].dropna().max(),
+        "n_seeds": len(good),
+        "n_failed": int(group["status"].isin(FAILURES).sum()),
+        "headline_mean": column("headline").mean(),
+        "headline_std": column("headline").std(),
+        "headline_low": low,
+        "headline_high": high,
+        "purity_mean": column("purity_all").mean(),
+        "fit_seconds_median": column("fit_seconds").median(),
+        "stage_seconds_median": column("stage_seconds").median(),
+        "peak_memory_mib": column("peak_memory_mib").median(),
+        "device": "+".join(sorted(set(good["device"]))),
+        "same_as": next(iter(good["same_as"].dropna()), None),
+    }
+    for name in COLUMNS:
+        metric, _, statistic = name.rpartition("_")
+        if name not in row and statistic in ("mean", "std"):
+            row[name] = getattr(column(metric), statistic)()
+    return row
+
+
+def _ties(table: pd.DataFrame, trials: pd.DataFrame) -> list[str | None]:
+    """For every row how it stands to the best of its setting and level; None for the best."""
+    place, name = [*BOARD_KEYS, "level"], ["method", "variant"]
+    good = trials[trials["status"] == "ok"]
+    headlines = {
+        key: group.set_index("seed")["headline"] for key, group in good.groupby([*place, *name])
+    }
+    first = table[table["rank"] == 1].drop_duplicates(place).set_index(place)[name]
+    best = {key: tuple(row) for key, row in zip(first.index, first.to_numpy(), strict=True)}
+    found: list[str | None] = []
+    for _, row in table.iterrows():
+        where, who = tuple(row[place]), tuple(row[name])
+        if pd.isna(row["rank"]) or row["rank"] == 1:
+            found.append(None)
+        else:
+            found.append(compare(headlines[*where, *best[where]], headlines[*where, *who]))
+    return found
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write the leaderboard: the designed columns, numbers as numbers, empty where nothing is."""
+    table = table[COLUMNS].assign(n_labels=table["n_labels"].astype("Int64"))
+    write_atomically(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board for a reader: a title, column heads, a row of cells per method, notes below."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def boards(table: pd.DataFrame) -> list[Board]:
+    """A board of methods × levels for every setting, methods with the best mean rank first."""
+    return [_board(key, board) for key, board in table.groupby(BOARD_KEYS, sort=True)]
+
+
+def _board(key: tuple[str, ...], board: pd.DataFrame) -> Board:
+    levels = list(dict.fromkeys(board["level"]))
+    names = board["method"] + board["variant"].map(lambda v: f" {v}" if v else "")
+    board = board.assign(name=names)
+    ranks = _mean_ranks(board, [level for level in levels if Level.parse(level).amount > 0])
+    order = sorted(dict.fromkeys(names), key=lambda name: (ranks.get(name, math.inf), name))
+    cells = {(row["name"], row["level"]): _cell(row) for _, row in board.iterrows()}
+    seconds = board.groupby("name")["fit_seconds_median"].median()
+    rows = [
+        [name]
+        + [cells.get((name, level), "") for level in levels]
+        + [f"{ranks[name]:.1f}" if name in ranks else ""]
+        + ["" if pd.isna(seconds[name]) else f"{seconds[name]:.1f}"]
+        for name in order
+    ]
+    dataset, protocol, selection, schedule = key
+    what = "the unlabelled images" if protocol == "transductive" else "the test images"
+    title = f"{dataset} · {protocol} · {selection} labels · schedule {schedule}"
+    return Board(title, ["method", *levels, "mean rank", "fit s"], rows, _notes(board, what))
+
+
+def _cell(row: pd.Series) -> str:
+    """What a reader sees of one method at one level."""
+    if not row["n_seeds"]:
+        return f"failed ({row['n_failed']})" if row["n_failed"] else "n/a"
+    text = _short(row["headline_mean"])
+    if row["n_seeds"] > 1:
+        text += "±" + _short((row["headline_high"] - row["headline_low"]) / 2)
+    if row["rank"] == 1:
+        text = f"*{text}*"
+    mark = {"tied": "≈", "undecided": "?"}.get(row["tied_with_best"] or "", "")
+    failed = f" ({row['n_failed']} failed)" if row["n_failed"] else ""
+    same = f" (= {row['same_as']})" if row["same_as"] else ""
+    return text + mark + failed + same
+
+
+def _short(value: float) -> str:
+    """``.749``: three digits tell methods apart, and eight levels fit on a line."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _mean_ranks(board: pd.DataFrame, levels: list[str]) -> dict[str, float]:
+    """Mean rank over the levels above 0, of the variants that have a rank at all of them."""
+    ranked = board[board["level"].isin(levels) & board["same_as"].isna() & board["rank"].notna()]
+    groups = ranked.groupby("name")["rank"]
+    return {name: ranks.mean() for name, ranks in groups if len(ranks) == len(levels)}
+
+
+def _notes(board: pd.DataFrame, what: str) -> list[str]:
+    """What a reader has to know to read the board."""
+    notes = [
+        f"Headline: at level 0 ACC (best one-to-one mapping), above it accuracy (cluster j is "
+        f"class j), both on {what}. *best of its level*; mean rank over the levels above 0."
+    ]
+    seeds = board["n_seeds"].max()
+    if seeds == 1:
+        notes.append("One seed: no intervals, no ties; small differences mean nothing.")
+    elif seeds > 1:
+        notes.append(
+            "± half the 95 % t-interval over seeds; ≈ tied with the best (paired interval within "
+            "±0.005); ? undecided (the paired interval holds 0)."
+        )
+    if board["same_as"].notna().any():
+        notes.append("(= x): has nothing better to do at this level and does what x does.")
+    return notes
+
+
+def markdown(board: Board) -> str:
+    """A board as a Markdown table."""
+    lines = [f"| {' | '.join(board.columns)} |", f"|{' --- |' * len(board.columns)}"]
+    lines += [f"| {' | '.join(_bold(cell) for cell in row)} |" for row in board.rows]
+    return "\n".join([f"**{board.title}**", "", *lines, "", *board.notes])
+
+
+def _bold(cell: str) -> str:
+    return cell.replace("*", "**")

@@ -1,0 +1,95 @@
+"""What a person sees while trials run: one line per running job, one for the whole."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+MARKS = {"ok": "[green]ok[/]", "n/a": "[dim]n/a[/]"}
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min``, ``1 h 20 min``: as exact as an estimate deserves."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class TimeLeft(ProgressColumn):
+    """The estimated time left of a task, from the pace of its current phase."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields.get("left")
+        if left is None and task.total and task.completed and task.start_time is not None:
+            spent = time.monotonic() - task.fields["since"]
+            steps = task.completed - task.fields.get("first", 0)  # a resumed loop starts above 0
+            left = spent * (task.total - task.completed) / steps if steps > 0 else None
+        return Text("" if left is None else f"{duration(left)} left", style="cyan")
+
+
+class Display:
+    """Live progress on a terminal; elsewhere one line per finished trial."""
+
+    def __init__(self, console: Console, n_trials: int, seconds: float | None) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            TimeLeft(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._whole = self._progress.add_task(
+            "all", total=n_trials, unit="trials", left=seconds, since=time.monotonic()
+        )
+        self._tasks: dict[int, Any] = {}
+        self._phases: dict[int, str] = {}
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def start(self, job: int, title: str) -> None:
+        now = time.monotonic()
+        self._tasks[job] = self._progress.add_task(title, total=None, unit="", since=now, left=None)
+
+    def event(self, job: int, title: str, event: dict[str, Any]) -> None:
+        """Show what a worker says of itself."""
+        task = self._tasks[job]
+        if event["event"] == "progress":
+            done, total = event["of"]
+            phase = f"{event['in'] or 'fit'} {event['what']}"
+            if self._phases.get(job) != phase:
+                self._phases[job] = phase
+                self._progress.update(task, since=time.monotonic(), first=done)
+            self._progress.update(task, completed=done, total=total, unit=event["what"])
+        elif event["event"] == "stage":
+            self._progress.update(task, description=f"{title} · {event['name']}")
+
+    def finish(self, job: int) -> None:
+        self._progress.remove_task(self._tasks.pop(job))
+
+    def line(self, text: str) -> None:
+        """Print one line above the bars."""
+        self.console.print(text, highlight=False)
+
+    def whole(self, done: int, left: float | None) -> None:
+        """Set how many trials are over and how many seconds are left."""
+        self._progress.update(self._whole, completed=done, left=left)
+
+
+def result_line(title: str, status: str, headline: float | None, message: str | None) -> str:
+    """One finished trial for the terminal."""
+    value = f" {headline:.4f}" if headline is not None else ""
+    reason = f": {message}" if message and status != "n/a" else ""
+    return f"{MARKS.get(status, f'[red]{status}[/]')} {title}{value}{reason}"

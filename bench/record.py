@@ -1,0 +1,137 @@
+"""What a finished trial leaves behind: scores of every subset, cost, history, where it was made.
+
+Scoring happens here, from the labels that a method returned; no method sees what this module sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bench import metrics
+from bench.errors import BenchError
+from bench.trial import Trial
+
+SCHEMA = 1
+STATUSES = ("ok", "failed", "timeout", "out-of-memory", "crashed", "n/a")
+FAILURES = ("failed", "timeout", "out-of-memory", "crashed")
+
+
+def score(
+    y: np.ndarray,
+    labels: np.ndarray,
+    labelled: np.ndarray,
+    *,
+    n_classes: int,
+    names_needed: bool,
+    y_test: np.ndarray | None = None,
+    labels_test: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Tables and metrics of the subsets ``all``, ``labelled``, ``unlabelled`` and ``test``.
+
+    Parameters
+    ----------
+    y, labels : ``(n,)`` truth and assignment of the fitted instances.
+    labelled : indices of the labelled ones.
+    n_classes : classes in the data.
+    names_needed : True for a method that ignores labels: its clusters get their names from a
+        mapping fitted on the revealed labels only (evaluation rule 3).
+
+    Returns
+    -------
+    dict with ``subsets`` (per subset its metrics and ``contingency``), ``cluster_names`` (or None)
+    and ``cluster_sizes``.
+    """
+    n_clusters = max(n_classes, int(labels.max()) + 1)
+    sizes = np.bincount(labels[labels >= 0], minlength=n_clusters)
+    named = len(labelled) > 0
+    mapping = None
+    if names_needed and named:
+        mapping = metrics.name_clusters(y[labelled], labels[labelled], n_classes, n_clusters)
+    hidden = np.ones(len(y), dtype=bool)
+    hidden[labelled] = False
+    parts = {
+        "all": (y, labels),
+        "labelled": (y[~hidden], labels[~hidden]),
+        "unlabelled": (y[hidden], labels[hidden]),
+    }
+    if y_test is not None and labels_test is not None:
+        parts["test"] = (y_test, labels_test)
+    subsets = {
+        name: _score_subset(truth, given, mapping, n_classes, n_clusters, named)
+        for name, (truth, given) in parts.items()
+        if len(truth)
+    }
+    return {
+        "subsets": subsets,
+        "cluster_names": None if mapping is None else mapping.tolist(),
+        "cluster_sizes": sizes.tolist(),
+    }
+
+
+def _score_subset(
+    y: np.ndarray,
+    labels: np.ndarray,
+    mapping: np.ndarray | None,
+    n_classes: int,
+    n_clusters: int,
+    named: bool,
+) -> dict[str, Any]:
+    """Metrics of one subset; ``contingency`` counts classes × clusters before any naming.
+
+    Its last column counts instances that the method left unassigned.
+    """
+    table = metrics.contingency_matrix(y, labels, n_classes=n_classes, n_clusters=n_clusters)
+    values = metrics.scores(table, named=named and mapping is None)
+    if mapping is not None:
+        renamed = metrics.map_contingency(table, mapping)
+        values["accuracy"] = metrics.accuracy(contingency=renamed)
+        recall = metrics.recall(contingency=renamed).tolist()
+        values["recall"] = [None if math.isnan(r) else r for r in recall]
+    return {**values, "contingency": table.tolist()}
+
+
+def headline_name(protocol: str, n_labels: int) -> tuple[str, str]:
+    """The subset and the metric that a trial is ranked by (evaluation rules 2 and 3)."""
+    subset = "unlabelled" if protocol == "transductive" else "test"
+    return subset, "acc" if n_labels == 0 else "accuracy"
+
+
+def check_output(labels: Any, n: int, what: str) -> np.ndarray:
+    """A method's labels as int64 ``(n,)``.
+
+    Raises
+    ------
+    BenchError : another shape or type, or values below -1: the method breaks the contract.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu" or labels.min() < -1:
+        raise BenchError(
+            f"the method's {what} is {labels.dtype} with shape {labels.shape}; expected {n} "
+            "integers, the cluster of each instance (-1 where it assigns none)"
+        )
+    return labels.astype(np.int64)
+
+
+def make(trial: Trial, status: str, **parts: Any) -> dict[str, Any]:
+    """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...)."""
+    if status not in STATUSES:
+        raise ValueError(f"status is {status!r}; expected one of {', '.join(STATUSES)}")
+    return {
+        "schema": SCHEMA,
+        "trial": trial.to_json(),
+        "identity": trial.identity,
+        "status": status,
+        **parts,
+    }
+
+
+def failure(
+    trial: Trial, status: str, message: str, environment: Mapping[str, Any], **parts: Any
+) -> dict[str, Any]:
+    """A record of a trial that did not end ``ok``: the message, and a traceback if there is one."""
+    error = {"message": message, "traceback": parts.pop("traceback", None)}
+    return make(trial, status, error=error, environment=dict(environment), **parts)

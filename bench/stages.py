@@ -1,0 +1,190 @@
+"""The store of shared stages: label-free work that several trials need, computed once per key.
+
+A stage is a folder ``<root>/<function>/<key>/`` with one ``.npy`` file per array (no pickle, memory
+mapped when read) and ``facts.json`` with its cost. It is written under another name and renamed, so
+a folder that exists is whole. A lock file makes a second process wait for the first; the operating
+system gives the lock back when its holder is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.fingerprint import code_digest
+from bench.trial import canonical_digest
+from methods.method import Arrays
+
+
+class StageError(RuntimeError):
+    """A stage failed; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class StageKey:
+    """What a stage's result depends on: function and code, parameters, data, seed, precision."""
+
+    name: str
+    digest: str
+
+    @classmethod
+    def of(
+        cls,
+        function: Callable[..., Arrays],
+        params: Mapping[str, Any],
+        X_digest: str,
+        seed: int,
+        precision: str,
+    ) -> StageKey:
+        parts = [function.__module__, code_digest(function), dict(params), X_digest, seed]
+        return cls(function.__name__, canonical_digest([*parts, precision])[:24])
+
+    @property
+    def text(self) -> str:
+        return f"{self.name}/{self.digest}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage returned, and what it cost the process that computed it."""
+
+    arrays: Arrays
+    seconds: float
+    computed_here: bool
+
+
+def array_digest(X: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and bytes."""
+    header = f"{X.dtype.str}{X.shape}".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(X).tobytes()).hexdigest()
+
+
+class ArrayStore:
+    """Folders of arrays below `root`, each whole or absent, with a lock for each."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def lock(self, name: str) -> Any:
+        """A lock for folder `name`, held by one process at a time until released or killed."""
+        from filelock import FileLock
+
+        path = self.root / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path)
+
+    def read(self, name: str) -> tuple[Arrays, dict[str, Any]] | None:
+        """The arrays (memory-mapped) and facts of folder `name`, or None if it is not there."""
+        folder = self.root / name
+        if not folder.is_dir():
+            return None
+        arrays = {
+            file.stem: np.load(file, mmap_mode="r", allow_pickle=False)
+            for file in sorted(folder.glob("*.npy"))
+        }
+        return arrays, json.loads((folder / "facts.json").read_text())
+
+    def write(self, name: str, arrays: Mapping[str, np.ndarray], facts: dict[str, Any]) -> None:
+        """Write folder `name` whole, replacing an older one.
+
+        Raises
+        ------
+        StageError : an array of Python objects, which would need pickle.
+        """
+        final = self.root / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
+        try:
+            for key, array in arrays.items():
+                values = np.asarray(array)
+                if values.dtype.hasobject:
+                    raise StageError(f"array {key!r} of {name} holds objects; expected numbers")
+                _save(draft / f"{key}.npy", values)
+            (draft / "facts.json").write_text(json.dumps(facts))
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(draft, final)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def has(self, name: str) -> bool:
+        return (self.root / name).is_dir()
+
+    def remove(self, name: str) -> None:
+        shutil.rmtree(self.root / name, ignore_errors=True)
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    """Write one array and make sure that it has reached the disk."""
+    with path.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class StageStore:
+    """Computes each stage once, whoever asks for it first."""
+
+    def __init__(self, root: Path) -> None:
+        self.store = ArrayStore(root)
+
+    def has(self, key: StageKey) -> bool:
+        return self.store.has(key.text)
+
+    def seconds(self, key: StageKey) -> float:
+        """What the stored stage cost when it was computed."""
+        found = self.store.read(key.text)
+        return float(found[1]["seconds"]) if found else 0.0
+
+    def get(self, key: StageKey, compute: Callable[[], Arrays]) -> Stage:
+        """The stored stage, or ``compute()`` stored under `key`; a second process waits.
+
+        Raises
+        ------
+        StageError : `compute` failed; its exception is the cause.
+        """
+        found = self._found(key)
+        if found is not None:
+            return found
+        with self.store.lock(key.text):
+            found = self._found(key)
+            if found is not None:  # another process computed it while this one waited
+                return found
+            start = time.perf_counter()
+            try:
+                arrays = compute()
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise StageError(f"stage {key.name} failed: {error}") from error
+            seconds = time.perf_counter() - start
+            self.store.write(key.text, arrays, {"seconds": seconds})
+        return Stage(arrays, seconds, computed_here=True)
+
+    def _found(self, key: StageKey) -> Stage | None:
+        found = self.store.read(key.text)
+        return None if found is None else Stage(found[0], found[1]["seconds"], computed_here=False)
+
+
+class DigestMemo:
+    """Digests of arrays, remembered per object: the images are asked about once per fit."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[np.ndarray, str]] = {}
+
+    def __call__(self, X: np.ndarray) -> str:
+        known = self._known.get(id(X))
+        if known is None or known[0] is not X:
+            known = (X, array_digest(X))  # holding X keeps its id from being used again
+            self._known[id(X)] = known
+        return known[1]

@@ -1,0 +1,1 @@
+"""The methods: semi-supervised clustering algorithms as scikit-learn estimators."""

@@ -1,0 +1,207 @@
+"""The contract between a method and whoever fits it.
+
+A method is a scikit-learn estimator that takes uint8 images and labels in which ``-1`` means
+"not labelled". It is useful without the suite::
+
+    from methods.dcec import SSDCEC
+    labels = SSDCEC(n_clusters=10, random_state=0).fit(X, y).labels_
+
+What the suite lends it on top (a device, shared stages, checkpoints, progress) arrives through a
+`Context`; the default `Context` does nothing and computes in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClusterMixin
+
+UNLABELLED = -1
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What the suite has to know of a method before it fits it.
+
+    Parameters
+    ----------
+    uses_labels : False means that `fit` ignores ``y``: fitted once per seed, scored at every level.
+    needs_labels : True for a supervised method, which reads ``n/a`` where nothing is labelled.
+    needs_every_class : True when `fit` needs a labelled instance of every class (or none at all).
+    inductive : True when `predict` accepts images that `fit` has not seen.
+    in_all : part of ``bench run --all``.
+    """
+
+    uses_labels: bool = True
+    needs_labels: bool = False
+    needs_every_class: bool = False
+    inductive: bool = True
+    in_all: bool = True
+
+
+@dataclass(frozen=True)
+class StageRequest:
+    """One label-free stage that a method will ask for: a stage function and its parameters."""
+
+    function: Callable[..., Arrays]
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+
+class Checkpoint(Protocol):
+    """Where a long loop keeps its state, so that it can go on after it was killed."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The state saved last, or None at the start."""
+
+    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        """Offer the state (built only if it is due); tensors, numbers, strings, dicts and lists."""
+
+
+class NoCheckpoint:
+    """Keeps nothing: the loop starts from the beginning."""
+
+    def load(self) -> dict[str, Any] | None:
+        return None
+
+    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        return None
+
+
+class Context:
+    """What a method may use while it fits. This one does nothing and computes in place.
+
+    Parameters
+    ----------
+    device : a torch device, ``"cpu"`` or ``"cuda"``.
+    precision : ``"fp32"`` or ``"bf16"``: the arithmetic of the networks' products. Losses and
+        Student's t are computed in fp32 whatever it says.
+    threads : processor threads that the method may use; None leaves the libraries' own choice.
+    """
+
+    def __init__(
+        self, device: str = "cpu", precision: str = "fp32", threads: int | None = None
+    ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision is {precision!r}; expected 'fp32' or 'bf16'")
+        self.device = device
+        self.precision = precision
+        self.threads = threads
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Say that `done` of `total` steps of `what` (``"epoch"``, ``"iteration"``) are over."""
+
+    def log(self, **values: float | int | str | None) -> None:
+        """Add one row to the history that the record keeps (loss, label change, ...)."""
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The checkpoint of the loop `name` of this fit or stage."""
+        return NoCheckpoint()
+
+    def stage(
+        self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
+    ) -> Arrays:
+        """What the label-free stage ``function(X, *, random_state, context, **params)`` returns.
+
+        The suite computes a stage once per key and shares it among levels, methods and processes.
+        Its randomness is derived from (`random_state`, the stage's name), so that a stage read
+        from the cache and one computed afresh agree.
+        """
+        seed = derive_seed(random_state, function.__name__)
+        return function(X, random_state=seed, context=self, **params)
+
+
+def derive_seed(random_state: int | np.integer | None, name: str) -> int:
+    """A 63-bit seed for the part `name` of a computation seeded with `random_state`.
+
+    ``None`` draws fresh entropy, as scikit-learn does.
+    """
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
+    digest = hashlib.sha256(f"{int(random_state)}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Method(ClusterMixin, BaseEstimator):
+    """Base class of the methods: `fit_predict` that uses ``y``, and defaults for what is optional.
+
+    A subclass stores its hyperparameters in ``__init__`` (among them ``n_clusters`` and
+    ``random_state``), and `fit` sets ``labels_`` ``(n,)``: the model's own assignment, never
+    copied from ``y``. With labels, cluster j is class j. A method that over-clusters maps its
+    clusters to classes itself where there are labels and keeps them in ``cluster_labels_``.
+
+    `schedules` names the parameters that a shorter schedule changes; ``paper`` is the
+    constructor's defaults. ``same_as_`` is set by `fit` when a method did what another one does
+    because it had nothing better (no labels, say).
+    """
+
+    tags: ClassVar[Tags] = Tags()
+    schedules: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
+    ) -> Method:
+        """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled."""
+        raise NotImplementedError(f"{type(self).__name__} has to define fit(X, y, context)")
+
+    def fit_predict(
+        self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
+    ) -> np.ndarray:
+        """`fit`, then ``labels_``. Unlike ClusterMixin's own, it passes ``y`` on."""
+        return self.fit(X, y, context).labels_
+
+    def stages(self, n_labels: int) -> list[StageRequest]:
+        """The stages that `fit` will ask for on ``X`` with `n_labels` labelled instances."""
+        return []
+
+
+def check_images(X: np.ndarray) -> np.ndarray:
+    """``X`` as it is if it is a uint8 array ``(n, height, width[, channels])``.
+
+    Raises
+    ------
+    ValueError : the array has another type or shape, or is empty.
+    """
+    X = np.asanyarray(X)
+    if X.dtype != np.uint8 or X.ndim not in (3, 4) or X.size == 0:
+        raise ValueError(
+            f"X is {X.dtype} with shape {X.shape}; expected uint8 images of shape "
+            "(n, height, width) or (n, height, width, channels): scale pixels to 0..255 and "
+            "convert with X.astype('uint8')"
+        )
+    return X
+
+
+def check_labels(y: np.ndarray | None, n: int, n_clusters: int) -> np.ndarray:
+    """``y`` as int64 ``(n,)`` with -1 for unlabelled; None is all -1.
+
+    Raises
+    ------
+    ValueError : wrong length or type, or a label outside -1..n_clusters-1.
+    """
+    if y is None:
+        return np.full(n, UNLABELLED, dtype=np.int64)
+    y = np.asarray(y)
+    if y.shape != (n,) or y.dtype.kind not in "iu":
+        raise ValueError(
+            f"y is {y.dtype} with shape {y.shape}; expected {n} integers, -1 where unlabelled"
+        )
+    if y.min() < UNLABELLED or y.max() >= n_clusters:
+        raise ValueError(
+            f"y holds labels from {y.min()} to {y.max()}; expected -1 (unlabelled) or 0.."
+            f"{n_clusters - 1}: set n_clusters to at least the number of classes"
+        )
+    return y.astype(np.int64)
+
+
+def flatten(X: np.ndarray) -> np.ndarray:
+    """Images as float32 rows ``(n, height·width·channels)`` with pixels in [0, 1]."""
+    return X.reshape(len(X), -1).astype(np.float32) / 255

@@ -1,0 +1,202 @@
+"""Which methods there are: ``@register("name")``, and where the registry looks for them.
+
+Three ways lead here: a file in ``methods/``, an entry point in the group ``bench.methods`` of an
+installed distribution, and a file named for one run (``--plugin FILE.py``). A file that does not
+import, or that takes a name already taken, becomes a `Problem`; the others still run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from methods.method import Method, Tags
+
+ENTRY_POINT_GROUP = "bench.methods"
+NOT_PLUGINS = {"method", "registry", "toolkit"}
+AnyMethod = TypeVar("AnyMethod", bound=type)
+
+
+class RegistryError(ValueError):
+    """An unknown or doubly taken name; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered method: its name, its class, and the parameters that the name fixes."""
+
+    name: str
+    cls: type[Method]
+    params: dict[str, Any]
+    tags: Tags
+    origin: str
+
+    @property
+    def summary(self) -> str:
+        return (inspect.getdoc(self.cls) or "").partition("\n")[0]
+
+    def parameters(self, schedule: str, **changes: Any) -> dict[str, Any]:
+        """All parameters: the constructor's, then the schedule's, the name's, the user's.
+
+        Raises
+        ------
+        RegistryError : a parameter that the method does not have.
+        """
+        params = self.cls().get_params(deep=False)
+        scheduled = {} if schedule == "paper" else self.cls.schedules.get(schedule, {})
+        for given in (scheduled, self.params, changes):
+            for name in given:
+                if name not in params:
+                    raise RegistryError(
+                        f"{self.name} has no parameter {name!r}; it has {', '.join(sorted(params))}"
+                        + did_you_mean(name, params)
+                    )
+            params |= given
+        return params
+
+    def build(self, schedule: str = "paper", **changes: Any) -> Method:
+        """An unfitted estimator with the parameters of `schedule` and `changes`."""
+        return self.cls(**self.parameters(schedule, **changes))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file or distribution that could not be used, and why."""
+
+    origin: str
+    message: str
+
+
+_entries: dict[str, Entry] = {}
+
+
+def register(
+    name: str, *, in_all: bool | None = None, **params: Any
+) -> Callable[[AnyMethod], AnyMethod]:
+    """Class decorator: make the class known as `name`, with `params` other than its defaults.
+
+    It may stand several times above one class: ``@register("kmeans-full-nn", in_all=False,
+    head="nn")`` names a variant that is not part of ``--all``.
+
+    Raises
+    ------
+    RegistryError : another class has that name already.
+    """
+
+    def add(cls: AnyMethod) -> AnyMethod:
+        origin = inspect.getsourcefile(cls) or cls.__module__
+        taken = _entries.get(name)
+        if taken is not None:
+            raise RegistryError(
+                f"two methods are called {name!r}: {taken.origin} and {origin}; rename one"
+            )
+        tags = getattr(cls, "tags", Tags())
+        if in_all is not None:
+            tags = replace(tags, in_all=in_all)
+        _entries[name] = Entry(name, cls, params, tags, origin)
+        return cls
+
+    return add
+
+
+def discover(plugins: Iterable[str | Path] = ()) -> list[Problem]:
+    """Import every plugin; the files and distributions that failed, in the order of discovery."""
+    problems = []
+    package = importlib.import_module("methods")
+    for info in pkgutil.iter_modules(package.__path__):
+        if info.name not in NOT_PLUGINS:
+            module = f"methods.{info.name}"
+            problems += _attempt(_file_of(module), lambda m=module: importlib.import_module(m))
+    for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        dist = point.dist.name if point.dist else "unknown distribution"
+        problems += _attempt(f"{dist} (entry point {point.name})", lambda p=point: _load_point(p))
+    for plugin in plugins:
+        path = Path(plugin)
+        problems += _attempt(str(path), lambda p=path: _load_file(p))
+    return problems
+
+
+def names() -> list[str]:
+    """Every registered name, sorted."""
+    return sorted(_entries)
+
+
+def get(name: str) -> Entry:
+    """The entry registered as `name`.
+
+    Raises
+    ------
+    RegistryError : no such method; the message suggests the nearest name.
+    """
+    if name not in _entries:
+        raise RegistryError(
+            f"no method is called {name!r}; `bench list` shows all" + did_you_mean(name, _entries)
+        )
+    return _entries[name]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the known word nearest to `word`, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
+    """Run `load`; on failure take back what it had registered and say why."""
+    before = dict(_entries)
+    try:
+        load()
+    except Exception as error:  # a plugin may fail in any way; the others must still run
+        _entries.clear()
+        _entries.update(before)
+        reason = str(error) if isinstance(error, RegistryError) else f"{_kind(error)}: {error}"
+        return [Problem(origin, f"{origin} cannot be used: {reason}")]
+    return []
+
+
+def _kind(error: Exception) -> str:
+    return type(error).__name__
+
+
+def _file_of(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    return (spec.origin if spec else None) or module
+
+
+def _load_point(point: importlib.metadata.EntryPoint) -> None:
+    """Load an entry point: a module that registers, or a class that is registered by its name."""
+    loaded = point.load()
+    if inspect.isclass(loaded) and not any(e.cls is loaded for e in _entries.values()):
+        register(point.name)(loaded)
+
+
+def _load_file(path: Path) -> ModuleType | None:
+    """Import one file as a module of its own (once per process)."""
+    if not path.is_file():
+        raise RegistryError(f"there is no file {path}")
+    path = path.resolve()
+    name = f"bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RegistryError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
