@@ -47,7 +47,12 @@ def execute(
     with _log_file(Path(log)) as log_file:
         process = _spawn(job, log_file)
     expired = threading.Event()
-    timer = threading.Timer(timeout_s or 0, lambda: (expired.set(), kill(process)))
+
+    def expire() -> None:
+        expired.set()
+        kill(process)
+
+    timer = threading.Timer(timeout_s or 0, expire)
     if timeout_s:
         timer.start()
     _running.add(process)

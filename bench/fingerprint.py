@@ -71,9 +71,7 @@ class _Source:
             for name in _defined(node):
                 self.definitions[name] = node
 
-    def _note_import(
-        self, module: str, names: list[ast.alias], packages: frozenset[str]
-    ) -> None:
+    def _note_import(self, module: str, names: list[ast.alias], packages: frozenset[str]) -> None:
         """Remember ``from module import names``: modules with None, definitions by their name."""
         for alias in names:
             whole = f"{module}.{alias.name}"

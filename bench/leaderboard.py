@@ -155,28 +155,32 @@ class Board:
 
 def boards(table: pd.DataFrame) -> list[Board]:
     """A board of methods × levels for every setting, methods with the best mean rank first."""
-    return [_board(key, board) for key, board in table.groupby(BOARD_KEYS, sort=True)]
+    groups = table.groupby(BOARD_KEYS, sort=True)
+    return [_board([str(part) for part in key], board) for key, board in groups]
 
 
-def _board(key: tuple[str, ...], board: pd.DataFrame) -> Board:
+def _board(key: list[str], board: pd.DataFrame) -> Board:
     levels = list(dict.fromkeys(board["level"]))
     names = board["method"] + board["variant"].map(lambda v: f" {v}" if v else "")
     board = board.assign(name=names)
     ranks = _mean_ranks(board, [level for level in levels if Level.parse(level).amount > 0])
     order = sorted(dict.fromkeys(names), key=lambda name: (ranks.get(name, math.inf), name))
     cells = {(row["name"], row["level"]): _cell(row) for _, row in board.iterrows()}
-    seconds = board.groupby("name")["fit_seconds_median"].median()
+    fit = board.groupby("name")["fit_seconds_median"].median()
+    shared = board.groupby("name")["stage_seconds_median"].median()
     rows = [
         [name]
         + [cells.get((name, level), "") for level in levels]
         + [f"{ranks[name]:.1f}" if name in ranks else ""]
-        + ["" if pd.isna(seconds[name]) else f"{seconds[name]:.1f}"]
+        + ["" if pd.isna(s[name]) else f"{s[name]:.1f}" for s in (fit, shared)]
         for name in order
     ]
     dataset, protocol, selection, schedule = key
     what = "the unlabelled images" if protocol == "transductive" else "the test images"
     title = f"{dataset} · {protocol} · {selection} labels · schedule {schedule}"
-    return Board(title, ["method", *levels, "mean rank", "fit s"], rows, _notes(board, what))
+    return Board(
+        title, ["method", *levels, "mean rank", "fit s", "shared s"], rows, _notes(board, what)
+    )
 
 
 def _cell(row: pd.Series) -> str:
@@ -203,14 +207,16 @@ def _mean_ranks(board: pd.DataFrame, levels: list[str]) -> dict[str, float]:
     """Mean rank over the levels above 0, of the variants that have a rank at all of them."""
     ranked = board[board["level"].isin(levels) & board["same_as"].isna() & board["rank"].notna()]
     groups = ranked.groupby("name")["rank"]
-    return {name: ranks.mean() for name, ranks in groups if len(ranks) == len(levels)}
+    return {str(name): ranks.mean() for name, ranks in groups if len(ranks) == len(levels)}
 
 
 def _notes(board: pd.DataFrame, what: str) -> list[str]:
     """What a reader has to know to read the board."""
     notes = [
         f"Headline: at level 0 ACC (best one-to-one mapping), above it accuracy (cluster j is "
-        f"class j), both on {what}. *best of its level*; mean rank over the levels above 0."
+        f"class j), both on {what}. *best of its level*; mean rank over the levels above 0.",
+        "fit s: median seconds of a fit without its shared stages; shared s: of those stages, which "
+        "several trials use but compute once.",
     ]
     seeds = board["n_seeds"].max()
     if seeds == 1:

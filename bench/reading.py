@@ -27,8 +27,7 @@ def as_table(board: Board) -> Table:
 
     table = Table(title=board.title, title_justify="left", pad_edge=False)
     for column in board.columns:
-        side = "left" if column == "method" else "right"
-        table.add_column(column, justify=side, no_wrap=True)
+        table.add_column(column, justify="left" if not table.columns else "right", no_wrap=True)
     for row in board.rows:
         table.add_row(*[_emphasised(cell) for cell in row])
     return table

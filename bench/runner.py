@@ -186,9 +186,7 @@ class Runner:
         )
         status = "crashed" if outcome.status == "ok" else outcome.status
         message = outcome.message or "the process ended without a record"
-        failed = record.failure(
-            trial, status, message, environment, traceback=outcome.traceback
-        )
+        failed = record.failure(trial, status, message, environment, traceback=outcome.traceback)
         self.store.write(failed)
         return failed
 

@@ -17,6 +17,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -117,13 +118,13 @@ def discover(plugins: Iterable[str | Path] = ()) -> list[Problem]:
     for info in pkgutil.iter_modules(package.__path__):
         if info.name not in NOT_PLUGINS:
             module = f"methods.{info.name}"
-            problems += _attempt(_file_of(module), lambda m=module: importlib.import_module(m))
+            problems += _attempt(_file_of(module), partial(importlib.import_module, module))
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         dist = point.dist.name if point.dist else "unknown distribution"
-        problems += _attempt(f"{dist} (entry point {point.name})", lambda p=point: _load_point(p))
+        problems += _attempt(f"{dist} (entry point {point.name})", partial(_load_point, point))
     for plugin in plugins:
         path = Path(plugin)
-        problems += _attempt(str(path), lambda p=path: _load_file(p))
+        problems += _attempt(str(path), partial(_load_file, path))
     return problems
 
 
