@@ -114,7 +114,7 @@ def run(
     plan = make_plan(trials, around, rerun)
     console.print(describe(plan, template), highlight=False)
     if dry_run:
-        return Summary({})
+        return Summary({}, broken_plugins=len(problems))
     summary = _carry_out(plan, Limits(jobs, timeout_s, backend, scheduler), around, console)
     summary.broken_plugins = len(problems)
     return summary
@@ -212,4 +212,5 @@ def _carry_out(plan: Plan, limits: Limits, around: Surroundings, console: Consol
     if any(around.store):
         refresh()
     summary.not_run = len(plan.trials) - sum(summary.counts.values())
+    summary.failed_before = len([t for t in plan.failed_before if t not in plan.trials])
     return summary

@@ -27,17 +27,14 @@ def main() -> NoReturn:
     """Run the command; what the user got wrong becomes one sentence and exit status 2."""
     try:
         app()
-    except (BenchError, _registry_error()) as error:
+    except Exception as error:
+        from methods.registry import RegistryError  # costs a second: only once something is wrong
+
+        if not isinstance(error, BenchError | RegistryError):
+            raise
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)
-
-
-def _registry_error() -> type[Exception]:
-    """RegistryError, imported only once something was raised."""
-    from methods.registry import RegistryError
-
-    return RegistryError
 
 
 @app.command()
@@ -111,7 +108,8 @@ def run(
         console=console,
     )
     if not dry_run:
-        _print_boards(results)
+        if results.is_dir():  # not there when the run was stopped before its first record
+            _print_boards(results)
         _print_summary(summary)
     raise typer.Exit(summary.exit_status)
 
@@ -177,6 +175,30 @@ def show(
     from bench import reading
 
     typer.echo(reading.show(trial, results))
+
+
+@app.command()
+def check(
+    wanted: Annotated[str, typer.Argument(metavar="NAME|FILE.py", help="A method or its file.")],
+) -> None:
+    """Does this method keep the contract? One line per check."""
+    from bench.checks import run_checks
+    from methods import registry
+
+    is_file = wanted.endswith(".py")
+    problems = registry.discover([wanted] if is_file else [])
+    for problem in problems:
+        typer.echo(problem.message, err=True)
+    names = registry.names_from(wanted) if is_file else [wanted]
+    if not names:
+        raise BenchError(f"{wanted} registers no method; decorate a class with @register('name')")
+    failed = bool(problems)
+    for name in names:
+        for outcome in run_checks(registry.get(name)):
+            verdict = f"FAILED {outcome.message}" if outcome.message else "ok"
+            failed |= bool(outcome.message)
+            typer.echo(f"{name}: {outcome.name}: {verdict}")
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()

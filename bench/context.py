@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bench.fingerprint import code_digest
+from bench.machine import peak_memory_mib
 from bench.stages import DigestMemo, StageKey, StageStore
 from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
 
@@ -38,7 +38,7 @@ class FileCheckpoint:
 
         try:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except Exception as error:  # damaged bytes fail in many ways, ValueError and KeyError too
             print(f"checkpoint {self.path} cannot be read ({error}); starting from the beginning")
             return None
         print(f"going on from checkpoint {self.path.name}")
@@ -105,7 +105,7 @@ class SuiteContext(Context):
         self.emit({"event": "progress", "in": self._inside, "what": what, "of": [done, total]})
 
     def log(self, **values: float | int | str | None) -> None:
-        self.history.append(values)
+        self.history.append({name: _plain(value) for name, value in values.items()})
 
     def checkpoint(self, name: str) -> Checkpoint:
         return FileCheckpoint(self.checkpoints / f"{name}.pt")
@@ -132,17 +132,31 @@ class SuiteContext(Context):
             inside=key.name,
         )
         self.emit({"event": "stage", "name": key.name})
-        stage = self.stages.get(
-            key, lambda: function(X, random_state=seed, context=inner, **params)
-        )
+
+        own = {"name": key.name, "key": key.digest, "params": params}
+
+        def compute() -> tuple[Arrays, dict[str, Any]]:
+            began = time.perf_counter()
+            arrays = function(X, random_state=seed, context=inner, **params)
+            seconds = time.perf_counter() - began - inner.stage_wall_s
+            cost = {"seconds": seconds, "peak_memory_mib": peak_memory_mib()}
+            return arrays, {"cost": own | cost, "stages": inner.stage_costs}
+
+        stage = self.stages.get(key, compute)
         inner.clear()
         self.stage_wall_s += time.perf_counter() - start
-        self.stage_costs += inner.stage_costs
-        cost = {"name": key.name, "key": key.digest, "params": params, "seconds": stage.seconds}
-        self.stage_costs.append(cost)
+        # Stages within a stage are kept with it: read from the cache it costs what it did afresh.
+        for cost in [*stage.facts["stages"], stage.facts["cost"]]:
+            if cost["key"] not in {known["key"] for known in self.stage_costs}:
+                self.stage_costs.append(cost)
         if stage.computed_here:
             self.history += [{"stage": key.name, **row} for row in inner.history]
         return stage.arrays
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's own: a fit must not be lost over what JSON lacks."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def request_key(

@@ -5,6 +5,7 @@ This is what a backend calls, on this machine or on another one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -29,7 +30,7 @@ _running: set[subprocess.Popen[str]] = set()
 class Outcome:
     """How a job's process ended: a status of `bench.record` and, unless ``ok``, a message.
 
-    `written` are the paths of the records that it wrote before.
+    `written` are the paths of the records that it wrote before, or the stage that it stored.
     """
 
     status: str
@@ -56,6 +57,7 @@ def execute(
     if timeout_s:
         timer.start()
     _running.add(process)
+    threading.Thread(target=_end_what_it_started, args=(process,), daemon=True).start()
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -72,20 +74,32 @@ def execute(
     written = tuple(event["path"] for event in events if event["event"] == "record")
     errors = [event for event in events if event["event"] == "error"]
     if expired.is_set():
-        return Outcome("timeout", f"stopped after the limit of {timeout_s:.0f} s", None, written)
+        return Outcome("timeout", f"stopped after the limit of {timeout_s:g} s", None, written)
     if errors:
-        return Outcome("failed", errors[0]["message"], errors[0]["traceback"], written)
+        error = errors[0]
+        return Outcome(error["status"], error["message"], error["traceback"], written)
     return Outcome("ok", written=written) if code == 0 else _death(code, kills, written, log)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """Kill a worker and whatever it has started."""
+    """Kill a worker and whatever it has started; nothing happens if it has ended."""
     if process.poll() is None:
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:  # it ended between the two calls
-            return
+        _kill_group(process)
         process.wait()
+
+
+def _end_what_it_started(process: subprocess.Popen[str]) -> None:
+    """Wait for a worker's end, then kill what it left behind.
+
+    A forked child holds the pipe of the events open: the runner would wait for it for ever.
+    """
+    process.wait()
+    _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left, or zombies
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def kill_all() -> None:

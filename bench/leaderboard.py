@@ -73,6 +73,7 @@ def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
     if trials.empty:
         return pd.DataFrame(columns=[*COLUMNS, "same_as"])
     keys = [*BOARD_KEYS, "level", "method", "variant"]
+    trials = trials.sort_values([*keys, "seed"])  # sums of floats depend on their order
     rows = [_row(dict(zip(keys, key, strict=True)), group) for key, group in trials.groupby(keys)]
     table = pd.DataFrame(rows)
     order = {level: Level.parse(level) for level in table["level"].unique()}
@@ -192,9 +193,9 @@ def _cell(row: pd.Series) -> str:
         text += "±" + _short((row["headline_high"] - row["headline_low"]) / 2)
     if row["rank"] == 1:
         text = f"*{text}*"
-    mark = {"tied": "≈", "undecided": "?"}.get(row["tied_with_best"] or "", "")
+    mark = {"tied": "≈", "undecided": "?"}.get(row["tied_with_best"], "")
     failed = f" ({row['n_failed']} failed)" if row["n_failed"] else ""
-    same = f" (= {row['same_as']})" if row["same_as"] else ""
+    same = "" if pd.isna(row["same_as"]) else f" (= {row['same_as']})"
     return text + mark + failed + same
 
 
@@ -215,7 +216,7 @@ def _notes(board: pd.DataFrame, what: str) -> list[str]:
     notes = [
         f"Headline: at level 0 ACC (best one-to-one mapping), above it accuracy (cluster j is "
         f"class j), both on {what}. *best of its level*; mean rank over the levels above 0.",
-        "fit s: median seconds of a fit without its shared stages; shared s: of those stages, which "
+        "fit s: median seconds of a fit without its shared stages; shared s: those stages, which "
         "several trials use but compute once.",
     ]
     seeds = board["n_seeds"].max()

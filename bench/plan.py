@@ -191,7 +191,8 @@ def _task(job: Job, around: Surroundings, costs: Costs) -> tuple[Task, Requests]
 
 def _order(task: Task, requests: Requests) -> tuple[int, bool, float]:
     """Cheapest first, seed by seed; a task of unknown cost comes after the known ones."""
-    parts = [task.seconds, *(wanted.seconds for wanted in requests.values())]
+    missing = [wanted for wanted in requests.values() if not wanted.shared.there]
+    parts = [task.seconds, *(wanted.seconds for wanted in missing)]
     known = [seconds for seconds in parts if seconds is not None]
     return task.job.trials[0].seed, len(known) < len(parts), sum(known)
 

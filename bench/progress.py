@@ -32,6 +32,15 @@ class TimeLeft(ProgressColumn):
         return Text("" if left is None else f"{duration(left)} left", style="cyan")
 
 
+class Count(ProgressColumn):
+    """``3/10 epoch``; nothing while a task has not said how much it has to do."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text("")
+        return Text(f"{task.completed:.0f}/{task.total:.0f} {task.fields['unit']}")
+
+
 class Display:
     """Live progress on a terminal; elsewhere one line per finished trial."""
 
@@ -40,7 +49,7 @@ class Display:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+            Count(),
             TimeLeft(),
             console=console,
             transient=True,
@@ -64,17 +73,23 @@ class Display:
         self._tasks[job] = self._progress.add_task(title, total=None, unit="", since=now, left=None)
 
     def event(self, job: int, title: str, event: dict[str, Any]) -> None:
-        """Show what a worker says of itself."""
-        task = self._tasks[job]
-        if event["event"] == "progress":
+        """Show what a worker says of itself: the stage it is in, how far its loop has come."""
+        task, stage = self._tasks[job], event.get("in")
+        if event["event"] == "stage":
+            self._progress.update(task, description=_inside(title, event["name"]))
+        elif event["event"] == "progress":
             done, total = event["of"]
-            phase = f"{event['in'] or 'fit'} {event['what']}"
+            phase = f"{stage} {event['what']}"
             if self._phases.get(job) != phase:
                 self._phases[job] = phase
                 self._progress.update(task, since=time.monotonic(), first=done)
-            self._progress.update(task, completed=done, total=total, unit=event["what"])
-        elif event["event"] == "stage":
-            self._progress.update(task, description=f"{title} · {event['name']}")
+            self._progress.update(
+                task,
+                description=_inside(title, stage),
+                completed=done,
+                total=total,
+                unit=event["what"],
+            )
 
     def finish(self, job: int) -> None:
         self._progress.remove_task(self._tasks.pop(job))
@@ -86,6 +101,11 @@ class Display:
     def whole(self, done: int, left: float | None) -> None:
         """Set how many trials are over and how many seconds are left."""
         self._progress.update(self._whole, completed=done, left=left)
+
+
+def _inside(title: str, stage: str | None) -> str:
+    """A job's title with the stage it is in, unless the job is that stage."""
+    return title if stage is None or title.endswith(stage) else f"{title} · {stage}"
 
 
 def result_line(title: str, status: str, headline: float | None, message: str | None) -> str:

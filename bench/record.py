@@ -45,8 +45,8 @@ def score(
     dict with ``subsets`` (per subset its metrics and ``contingency``), ``cluster_names`` (or None)
     and ``cluster_sizes``.
     """
-    n_clusters = max(n_classes, int(labels.max()) + 1)
-    sizes = np.bincount(labels[labels >= 0], minlength=n_clusters)
+    given = labels if labels_test is None else np.append(labels, labels_test)
+    n_clusters = max(n_classes, int(given.max()) + 1)
     named = len(labelled) > 0
     mapping = None
     if names_needed and named:
@@ -68,7 +68,7 @@ def score(
     return {
         "subsets": subsets,
         "cluster_names": None if mapping is None else mapping.tolist(),
-        "cluster_sizes": sizes.tolist(),
+        "cluster_sizes": np.bincount(labels[labels >= 0], minlength=n_clusters).tolist(),
     }
 
 
@@ -108,11 +108,13 @@ def check_output(labels: Any, n: int, what: str) -> np.ndarray:
     BenchError : another shape or type, or values below -1: the method breaks the contract.
     """
     labels = np.asarray(labels)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu" or labels.min() < -1:
+    expected = f"expected {n} integers, the cluster of each instance (-1 where it assigns none)"
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise BenchError(
-            f"the method's {what} is {labels.dtype} with shape {labels.shape}; expected {n} "
-            "integers, the cluster of each instance (-1 where it assigns none)"
+            f"the method's {what} is {labels.dtype} with shape {labels.shape}; {expected}"
         )
+    if labels.min() < -1:
+        raise BenchError(f"the method's {what} holds {labels.min()}; {expected}")
     return labels.astype(np.int64)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,16 +45,20 @@ class Limits:
 
 @dataclass
 class Summary:
-    """How a run ended: trials per status, and whether it was stopped before `not_run` trials."""
+    """How a run ended: trials per status, and whether it was stopped before `not_run` trials.
+
+    `failed_before` counts trials that were asked for, failed in an earlier run and were left so.
+    """
 
     counts: dict[str, int]
+    failed_before: int = 0
     stopped: bool = False
     not_run: int = 0
     broken_plugins: int = 0
 
     @property
     def exit_status(self) -> int:
-        bad = any(self.counts.get(status) for status in record.FAILURES)
+        bad = self.failed_before or any(self.counts.get(status) for status in record.FAILURES)
         return 1 if bad or self.stopped or self.broken_plugins else 0
 
 
@@ -92,16 +99,17 @@ class Runner:
     def run(self) -> Summary:
         """Run everything; Ctrl-C (or a termination signal) kills the workers and returns."""
         executor = make_executor(self.limits)
-        previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            self._loop(executor)
+            with _termination_as_interrupt():
+                self._loop(executor)
         except KeyboardInterrupt:
             self.summary.stopped = True
-            kill_all()
             for future in self._running:
                 future.cancel()
+            while not all(future.done() for future in self._running):
+                kill_all()  # again and again: a worker may just have been starting
+                time.sleep(0.05)
         finally:
-            signal.signal(signal.SIGTERM, previous)
             executor.shutdown(wait=True, cancel_futures=True)
         return self.summary
 
@@ -113,7 +121,7 @@ class Runner:
             for future in done:
                 number, task = self._running.pop(future)
                 self.display.finish(number)
-                self._finish(task, future.result())
+                self._finish(task, _outcome(future))
 
     def _next(self) -> Task | None:
         """The first task that can start; tasks whose stage failed are recorded as failed."""
@@ -172,7 +180,9 @@ class Runner:
 
     def _finish_stage(self, task: Task, outcome: Outcome) -> None:
         name = task.job.stage.partition("/")[0]
-        if outcome.status != "ok" and not outcome.message.startswith("stage "):
+        if outcome.status == "ok" and task.job.stage not in outcome.written:
+            outcome = Outcome("crashed", "the process ended without a result")
+        if outcome.status != "ok" and not outcome.message.startswith(f"stage {name} "):
             message = f"stage {name} failed: {outcome.message}"
             outcome = replace(outcome, message=message)
         self._outcomes[task.job.stage] = outcome
@@ -189,6 +199,14 @@ class Runner:
         failed = record.failure(trial, status, message, environment, traceback=outcome.traceback)
         self.store.write(failed)
         return failed
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    """How a job ended; a backend that broke (a lost worker of a cluster) is a crash of the job."""
+    try:
+        return future.result()
+    except Exception as error:
+        return Outcome("crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def log_path(logs: Path, trial: Trial) -> Path:
@@ -217,5 +235,18 @@ def make_executor(limits: Limits) -> Executor:
         raise BenchError(f"no dask scheduler answers at {limits.scheduler}: {error}") from error
 
 
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Treat a termination signal as Ctrl-C; only the main thread may say so to Python."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

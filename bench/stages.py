@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +55,10 @@ class StageKey:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage returned, and what it cost the process that computed it."""
+    """What a stage returned, and the facts kept with it (``seconds``, ...)."""
 
     arrays: Arrays
-    seconds: float
+    facts: dict[str, Any]
     computed_here: bool
 
 
@@ -88,11 +87,12 @@ class ArrayStore:
         folder = self.root / name
         if not folder.is_dir():
             return None
-        arrays = {
-            file.stem: np.load(file, mmap_mode="r", allow_pickle=False)
-            for file in sorted(folder.glob("*.npy"))
-        }
-        return arrays, json.loads((folder / "facts.json").read_text())
+        return self.arrays(name), json.loads((folder / "facts.json").read_text())
+
+    def arrays(self, name: str) -> Arrays:
+        """The arrays of folder `name`, memory-mapped."""
+        files = sorted((self.root / name).glob("*.npy"))
+        return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
 
     def write(self, name: str, arrays: Mapping[str, np.ndarray], facts: dict[str, Any]) -> None:
         """Write folder `name` whole, replacing an older one.
@@ -141,17 +141,15 @@ class StageStore:
     def has(self, key: StageKey) -> bool:
         return self.store.has(key.text)
 
-    def seconds(self, key: StageKey) -> float:
-        """What the stored stage cost when it was computed."""
-        found = self.store.read(key.text)
-        return float(found[1]["seconds"]) if found else 0.0
+    def get(self, key: StageKey, compute: Callable[[], tuple[Arrays, dict[str, Any]]]) -> Stage:
+        """The stored stage, or the arrays and facts of ``compute()`` stored under `key`.
 
-    def get(self, key: StageKey, compute: Callable[[], Arrays]) -> Stage:
-        """The stored stage, or ``compute()`` stored under `key`; a second process waits.
+        A second process waits for the first. The arrays are read back from the store, so that who
+        computes a stage gets what everybody else gets: memory-mapped arrays that none can change.
 
         Raises
         ------
-        StageError : `compute` failed; its exception is the cause.
+        StageError : `compute` failed or gave what cannot be stored; its exception is the cause.
         """
         found = self._found(key)
         if found is not None:
@@ -160,20 +158,19 @@ class StageStore:
             found = self._found(key)
             if found is not None:  # another process computed it while this one waited
                 return found
-            start = time.perf_counter()
             try:
-                arrays = compute()
+                arrays, facts = compute()
+                self.store.write(key.text, arrays, facts)
             except MemoryError:
                 raise
             except Exception as error:
                 raise StageError(f"stage {key.name} failed: {error}") from error
-            seconds = time.perf_counter() - start
-            self.store.write(key.text, arrays, {"seconds": seconds})
-        return Stage(arrays, seconds, computed_here=True)
+            stored = self.store.arrays(key.text)
+        return Stage(stored, facts, computed_here=True)
 
     def _found(self, key: StageKey) -> Stage | None:
         found = self.store.read(key.text)
-        return None if found is None else Stage(found[0], found[1]["seconds"], computed_here=False)
+        return None if found is None else Stage(*found, computed_here=False)
 
 
 class DigestMemo:

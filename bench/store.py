@@ -82,7 +82,7 @@ def read_record(path: Path) -> Record:
         record = json.loads(path.read_text())
         Trial.from_json(record["trial"])
         record["status"], record["identity"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (BenchError, ValueError, KeyError, TypeError) as error:
         raise BenchError(
             f"{path} is not a record ({type(error).__name__}: {error}); delete it and run again"
         ) from error

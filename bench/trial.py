@@ -52,6 +52,8 @@ class Trial:
         ):
             if given not in known:
                 raise BenchError(f"{what} is {given!r}; expected one of {', '.join(known)}")
+        if str(Level.parse(self.level)) != self.level:
+            raise BenchError(f"level is {self.level!r}; expected {str(Level.parse(self.level))!r}")
         if self.seed < 0:
             raise BenchError(f"seed is {self.seed}; expected 0 or more")
 

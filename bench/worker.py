@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -118,6 +119,7 @@ class Worker:
                 context.stage(
                     request.function, self.X, random_state=self.trial.seed, **request.params
                 )
+                self.emit({"event": "record", "path": self.job.stage})
 
     def _key(self, request: StageRequest) -> StageKey:
         return request_key(request, self.digests(self.X), self.trial.seed, self.precision)
@@ -143,7 +145,7 @@ class Worker:
             return self._success(trial, fit, labelled)
         except Exception as error:  # whatever a method raises becomes its record
             traceback.print_exc()
-            status = "out-of-memory" if _is_out_of_memory(error) else "failed"
+            status = _status_of(error)
             text = str(error) or type(error).__name__
             message = text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"
             return self._failure(trial, status, message, traceback=traceback.format_exc())
@@ -204,7 +206,10 @@ class Worker:
                     "stage_seconds": sum(stage["seconds"] for stage in context.stage_costs),
                     "predict_seconds": predicted - fitted,
                     "stages": context.stage_costs,
-                    "peak_memory_mib": machine.peak_memory_mib(),
+                    "peak_memory_mib": max(
+                        [machine.peak_memory_mib()]
+                        + [stage["peak_memory_mib"] for stage in context.stage_costs]
+                    ),
                 },
                 "environment": self.environment,
                 "history": context.history,
@@ -273,14 +278,22 @@ class Worker:
         )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception says that memory ran out, on the processor or on the accelerator."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+def _status_of(error: BaseException) -> str:
+    """``out-of-memory`` where `error`, or what made a stage fail, says so; else ``failed``.
+
+    torch has an exception of its own for the memory of the accelerator.
+    """
+    errors = (error, error.__cause__)
+    if any(isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" for e in errors):
+        return "out-of-memory"
+    return "failed"
 
 
 def _end_with_the_runner() -> None:
     """Leave at once when standard input closes: the runner was killed or wants no more of it."""
     os.read(0, 1)  # the bare descriptor: a thread that holds sys.stdin's lock breaks Python's exit
+    if os.getpgrp() == os.getpid():  # as the runner starts it: whatever the method started ends too
+        os.killpg(0, signal.SIGKILL)
     os._exit(3)
 
 
@@ -307,7 +320,14 @@ def main() -> int:
         Worker(job, emit).run()
     except Exception as error:  # the runner turns it into the records of the whole job
         traceback.print_exc()
-        emit({"event": "error", "message": str(error), "traceback": traceback.format_exc()})
+        emit(
+            {
+                "event": "error",
+                "status": _status_of(error),
+                "message": str(error) or type(error).__name__,
+                "traceback": traceback.format_exc(),
+            }
+        )
         return 1
     return 0
 

@@ -133,6 +133,12 @@ def names() -> list[str]:
     return sorted(_entries)
 
 
+def names_from(file: str | Path) -> list[str]:
+    """The names that a file has registered, sorted."""
+    origin = str(Path(file).resolve())
+    return sorted(name for name, entry in _entries.items() if entry.origin == origin)
+
+
 def get(name: str) -> Entry:
     """The entry registered as `name`.
 
@@ -154,19 +160,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
-    """Run `load`; on failure take back what it had registered and say why."""
-    before = dict(_entries)
+    """Run `load`; on failure take back what it had registered and say why.
+
+    Another plugin that it imported, whole, before it failed is kept: no later import runs that
+    file again.
+    """
+    names_before, modules_before = set(_entries), set(sys.modules)
     try:
         load()
-    except Exception as error:  # a plugin may fail in any way; the others must still run
-        _entries.clear()
-        _entries.update(before)
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way; the others still run
+        whole = set(sys.modules) - modules_before
+        for name in set(_entries) - names_before:
+            if _entries[name].cls.__module__ not in whole:
+                del _entries[name]
         reason = str(error) if isinstance(error, RegistryError) else f"{_kind(error)}: {error}"
         return [Problem(origin, f"{origin} cannot be used: {reason}")]
     return []
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: BaseException) -> str:
     return type(error).__name__
 
 
