@@ -11,9 +11,9 @@ from rich.console import Console
 
 from bench import datasets, machine, splits
 from bench.errors import BenchError
-from bench.plan import Plan, Surroundings, make_plan
+from bench.plan import RERUNS, Plan, Surroundings, make_plan
 from bench.progress import Display, duration
-from bench.runner import Limits, Runner, Summary
+from bench.runner import BACKENDS, Limits, Runner, Summary
 from bench.splits import LEVELS
 from bench.stages import StageStore, array_digest
 from bench.store import Store
@@ -81,8 +81,7 @@ def run(
     """
     wish = wish or Wish(**wishes)
     console = console or Console(quiet=True)
-    if jobs < 1 or wish.seeds < 1:
-        raise BenchError(f"jobs is {jobs} and seeds {wish.seeds}; expected at least 1 of each")
+    _check_options(wish, Path(results), jobs, backend, rerun)
     problems = registry.discover(wish.plugins)
     for problem in problems:
         console.print(f"[red]{problem.message}[/]", highlight=False)
@@ -118,6 +117,20 @@ def run(
     summary = _carry_out(plan, Limits(jobs, timeout_s, backend, scheduler), around, console)
     summary.broken_plugins = len(problems)
     return summary
+
+
+def _check_options(wish: Wish, results: Path, jobs: int, backend: str, rerun: str | None) -> None:
+    """Refuse what would otherwise be found wrong too late, or not at all."""
+    if jobs < 1 or wish.seeds < 1:
+        raise BenchError(f"jobs is {jobs} and seeds {wish.seeds}; expected at least 1 of each")
+    if not wish.levels:
+        raise BenchError("no level is given; expected some such as 5% or 500")
+    if backend not in BACKENDS:
+        raise BenchError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    if rerun is not None and rerun not in RERUNS:
+        raise BenchError(f"rerun is {rerun!r}; expected one of {', '.join(RERUNS)}")
+    if results.exists() and not results.is_dir():
+        raise BenchError(f"results is {results}, which is no folder; name another one")
 
 
 def choose(wish: Wish, console: Console) -> tuple[Entry, ...]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     help="With few labels, which clustering method should I use, and what does it cost?",
@@ -167,6 +170,50 @@ def leaderboard(
 
 
 @app.command()
+def verify(
+    run_missing: Annotated[
+        bool, typer.Option("--run", help="First run what has no record yet.")
+    ] = False,
+    source: Annotated[
+        str | None, typer.Option(help="Only figures whose source begins so, e.g. ss-dcec-paper.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a figure falls below.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(help="With --run: how many seeds.")] = 1,
+    jobs: Annotated[int, typer.Option(help="With --run: processes at a time.")] = 1,
+    timeout: Annotated[
+        str, typer.Option(help="With --run: limit for one trial: 30m, 3h or none.")
+    ] = "3h",
+    device: Annotated[str, typer.Option(help="With --run: auto, cpu or cuda.")] = "auto",
+    results: Results = Path("results"),
+    plugin: Plugins = None,
+) -> None:
+    """Published against measured, figure by figure; writes verify.csv."""
+    from bench import published, verify_view
+    from methods import registry
+
+    limit = parse_timeout(timeout)
+    for problem in registry.discover(plugin or []):
+        typer.echo(problem.message, err=True)
+    everything = published.figures()
+    wanted = verify_view.of_source(everything, source)
+    console = _console()
+    good = True
+    if run_missing:
+        wishes = verify_view.wishes(wanted, results, seeds=seeds, plugins=plugin or [])
+        options = {"results": results, "jobs": jobs, "timeout_s": limit, "device": device}
+        good = verify_view.run_missing(wishes, console, **options)
+    findings = published.verify(everything, results)
+    verify_view.write_csv(findings, results / "verify.csv")
+    shown = [finding for finding in findings if finding.figure in wanted]
+    verify_view.show(shown, console)
+    typer.echo(f"written: {results / 'verify.csv'}")
+    below = verify_view.count(shown)["below"] > 0
+    raise typer.Exit(1 if not good or (strict and below) else 0)
+
+
+@app.command()
 def show(
     trial: Annotated[str, typer.Argument(help="A record's path, or METHOD/LEVEL/SEED.")],
     results: Results = Path("results"),
@@ -207,6 +254,21 @@ def data() -> None:
     from bench import datasets
 
     typer.echo(str(datasets.fetch(log=typer.echo)))
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.")],
+    results: Results = Path("results"),
+) -> None:
+    """Adopt records from another machine, then write the leaderboard."""
+    from bench import leaderboard as board
+    from bench import store
+
+    for folder in folders:
+        counts = store.merge(results, folder)
+        typer.echo(f"{folder}: {counts['adopted']} adopted, {counts['kept']} of ours kept")
+    board.write_csv(board.leaderboard(results), results / "leaderboard.csv")
 
 
 @app.command()
@@ -255,19 +317,30 @@ def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
             parsed = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             parsed = value
+        try:
+            json.dumps(parsed)
+        except (TypeError, ValueError):  # a set, bytes, a complex number
+            raise BenchError(
+                f"--set is {text!r}; expected a value that a record can hold: numbers, texts, "
+                "True, False, None, lists and dicts of these"
+            ) from None
         changes.setdefault(method, {})[name] = parsed
     return changes
 
 
-def _print_boards(results: Path) -> None:
+def _console() -> Console:
     from rich.console import Console
 
+    console = Console()
+    # a file or a pipe has no width to keep to
+    return console if console.is_terminal else Console(width=160)
+
+
+def _print_boards(results: Path) -> None:
     from bench import leaderboard as board
     from bench import reading
 
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to keep to
-        console = Console(width=160)
+    console = _console()
     table = board.leaderboard(results)
     for one in board.boards(table):
         console.print(reading.as_table(one))

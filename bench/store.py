@@ -143,3 +143,32 @@ def flatten_record(record: Record) -> dict[str, Any]:
         for metric in ("acc", "accuracy", "nmi", "ari", "purity"):
             row[f"{metric}_{subset}"] = values.get(metric)
     return row
+
+
+def merge(results: Path, other: Path) -> dict[str, int]:
+    """Adopt the records of another results folder, from another machine say.
+
+    A record is taken over where there is none here, or where ours did not end ``ok`` and theirs
+    did; otherwise ours stays.
+
+    Returns
+    -------
+    How many were ``adopted``, and how many of ours were ``kept``.
+
+    Raises
+    ------
+    BenchError : no such folder, no records in it, or a file in it that is not a record.
+    """
+    theirs = list(Store(other)) if other.is_dir() else []
+    if not theirs:
+        raise BenchError(f"there are no records in {other}; expected a results folder of bench run")
+    store = Store(results)
+    counts = {"adopted": 0, "kept": 0}
+    for record in theirs:
+        path = store.path(Trial.from_json(record["trial"]))
+        ours = read_record(path) if path.exists() else None
+        better = ours is None or (ours["status"] != "ok" and record["status"] == "ok")
+        if better:
+            store.write(record)
+        counts["adopted" if better else "kept"] += 1
+    return counts

@@ -96,7 +96,8 @@ def register(
     """
 
     def add(cls: AnyMethod) -> AnyMethod:
-        origin = inspect.getsourcefile(cls) or cls.__module__
+        module = sys.modules.get(cls.__module__)
+        origin = getattr(module, "__file__", None) or cls.__module__
         taken = _entries.get(name)
         if taken is not None:
             raise RegistryError(

@@ -1,0 +1,448 @@
+"""The sources' figures as data, and what the records say of each: the basis of ``bench verify``.
+
+``bench/published/fashion_mnist.csv`` holds one published figure a row. `settings` says how the
+suite measures it: `Setting` names a trial but for its seed. Only records of exactly that trial
+count: the source's own protocol and selection, schedule ``paper``, these parameters, these images.
+This module reads records and never runs a method; the methods have to be registered before
+(`methods.registry.discover`), because their parameters are part of what is compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.idx import FASHION_MNIST
+from bench.plan import is_stale
+from bench.record import FAILURES
+from bench.splits import Level
+from bench.store import Record, Store, read_record
+from bench.trial import Grid, Trial
+from methods import registry
+from methods.registry import RegistryError
+
+PROTOCOLS = {
+    "all 70000": "transductive",
+    "train 60000": "inductive",
+    "train 55000": "inductive-55k",
+}
+SELECTIONS = {  # with no label or with all of them there is nothing to select
+    "none": "stratified",
+    "all": "stratified",
+    "random": "random",
+    "stratified": "stratified",
+    "first n": "first",
+    "representative": "representative",
+}
+SUBSETS = {"all 70000": "all", "unlabelled": "unlabelled", "test 10000": "test"}
+METRICS = {"acc": "acc", "accuracy": "accuracy", "nmi": "nmi"}
+CIFAR_10 = "cifar-10"
+CIFAR_10_IMAGES_PER_CLASS = 6000
+NEEDS_DATA = "needs data: bench run --dataset FILE.npz"
+
+TOLERANCE = 0.02
+TOLERANCE_MOST = 0.03
+ROUNDING = 1e-9  # 0.78 - 0.76 is a little more than 0.02
+DIED_BELOW = 0.15  # a network that died names one class: accuracy 0.10
+
+VERDICTS = ("reproduced", "above", "below", "not run")
+
+
+# --- What was published ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of ``fashion_mnist.csv``, in the words of its source.
+
+    `number` is its place in the file, from 1. `clusters` and `percentile` are None where the
+    source has none. `value` lies between 0 and 1.
+    """
+
+    number: int
+    source: str
+    method: str
+    head: str
+    trained_on: str
+    selection: str
+    labels: str
+    clusters: int | None
+    percentile: int | None
+    metric: str
+    value: float
+    evaluated_on: str
+    note: str
+
+
+def read_published(path: Path | Traversable | None = None) -> list[Published]:
+    """The published figures, in the order of their file.
+
+    Parameters
+    ----------
+    path : another file with the same columns; by default the one that belongs to the project.
+
+    Raises
+    ------
+    BenchError : a row lacks a column or holds text where a number belongs.
+    """
+    read = []
+    for number, row in enumerate(_rows(path or _shipped("fashion_mnist.csv")), start=1):
+        try:
+            numbers = {
+                "clusters": int(row["clusters"]) if row["clusters"] else None,
+                "percentile": int(row["percentile"]) if row["percentile"] else None,
+                "value": float(row["value"]),
+            }
+            read.append(Published(number=number, **{**row, **numbers}))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BenchError(
+                f"row {number} of the published figures cannot be read ({error}); expected the "
+                "columns of bench/published/fashion_mnist.csv"
+            ) from error
+    return read
+
+
+def _shipped(name: str) -> Traversable:
+    return resources.files("bench").joinpath("published", name)
+
+
+def _rows(path: Path | Traversable) -> csv.DictReader[str]:
+    return csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+
+
+# --- How the suite measures it -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What measures a figure: a trial but for its seed, and which score of it.
+
+    `params` are the parameters that the source gives and that the method's name does not.
+    """
+
+    method: str
+    protocol: str
+    selection: str
+    level: str
+    subset: str
+    metric: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str = "paper"
+    dataset: str = FASHION_MNIST.name
+
+    @property
+    def parameters(self) -> str:
+        """`params` for a table cell: ``percentile=25``."""
+        return " ".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure and the setting that measures it.
+
+    `other_reading` marks a second setting for a figure whose source can be read in two ways; it is
+    measured beside the first and not counted.
+    """
+
+    number: int
+    source: str
+    value: float
+    setting: Setting
+    note: str = ""
+    other_reading: bool = False
+
+
+def settings(row: Published) -> tuple[Setting, ...]:
+    """The setting that measures `row`; further ones where the source can be read otherwise.
+
+    Raises
+    ------
+    BenchError : the row holds a word that no setting stands for.
+    """
+    level = str(Level.parse(row.labels))
+    if row.selection == "all":
+        level = "100%"
+        if row.trained_on.split()[-1] != row.labels:
+            raise BenchError(_cannot(row, f"all labels of {row.trained_on!r}", row.labels))
+    if row.selection == "representative" and str(row.clusters) != row.labels:
+        raise BenchError(_cannot(row, "as many clusters as labels", str(row.clusters)))
+    first = Setting(
+        method=_method(row),
+        protocol=_known(row, "trained_on", row.trained_on, PROTOCOLS),
+        selection=_known(row, "selection", row.selection, SELECTIONS),
+        level=level,
+        subset=_known(row, "evaluated_on", row.evaluated_on, SUBSETS),
+        metric=_known(row, "metric", row.metric, METRICS),
+        params=_params(row),
+    )
+    if first.method == "kmeans-centroid-mlp":
+        # The report gives the figure where it says "the data points closest to the cluster
+        # centroids" (6.2); its section 4.3 returns "the cluster centers". Measured: both.
+        trained_on = ("instances", "centres")
+        return tuple(replace(first, params={**first.params, "train_on": x}) for x in trained_on)
+    return (first,)
+
+
+def _method(row: Published) -> str:
+    """The registered name: a method's own head is ``lr``, others are named variants."""
+    if row.method == "supervised":
+        return f"supervised-{row.head}"
+    return row.method if row.head in ("", "lr") else f"{row.method}-{row.head}"
+
+
+def _params(row: Published) -> dict[str, Any]:
+    if row.method == "kmeans-distances":
+        return {"k": row.clusters}
+    return {} if row.percentile is None else {"percentile": row.percentile}
+
+
+def _known(row: Published, column: str, word: str, table: Mapping[str, str]) -> str:
+    if word not in table:
+        raise BenchError(_cannot(row, f"{column} to be one of {', '.join(table)}", word))
+    return table[word]
+
+
+def _cannot(row: Published, expected: str, given: str) -> str:
+    return f"row {row.number} of the published figures has {given!r}; expected {expected}"
+
+
+def scan_figure() -> Figure:
+    """The SCAN model card's clusters as one figure: the purity, which is their mean by size.
+
+    Cluster ids are arbitrary, so clusters cannot be compared one by one. The card gives each
+    cluster the label of its majority, and its sizes add up to all 60,000 images of CIFAR-10.
+    """
+    clusters = list(_rows(_shipped("scan_cifar10_clusters.csv")))
+    sizes = [int(cluster["size"]) for cluster in clusters]
+    shares = [float(cluster["accuracy_percent"]) / 100 for cluster in clusters]
+    purity = sum(s * n for s, n in zip(shares, sizes, strict=True)) / sum(sizes)
+    setting = Setting(
+        method="scan",
+        protocol="transductive",
+        selection="stratified",
+        level="0%",
+        subset="all",
+        metric="purity",
+        params={"n_clusters": len(clusters), "n_neighbors": 5},
+        dataset=CIFAR_10,
+    )
+    note = f"mean accuracy of the card's {len(clusters)} clusters, weighted by their size"
+    return Figure(0, "scan-model-card", purity, setting, note)
+
+
+def figures(rows: Iterable[Published] | None = None) -> list[Figure]:
+    """Every published figure with its settings, in the order of `rows`.
+
+    Without `rows`: those of the project, and after them the SCAN model card's.
+    """
+    found = [
+        Figure(row.number, row.source, row.value, setting, row.note, other_reading=position > 0)
+        for row in (read_published() if rows is None else rows)
+        for position, setting in enumerate(settings(row))
+    ]
+    if rows is None:
+        found.append(replace(scan_figure(), number=found[-1].number + 1))
+    return found
+
+
+# --- The trial of a setting --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset as far as a trial's identity depends on it (`bench.datasets.Dataset`)."""
+
+    name: str
+    digest: str
+    n_classes: int
+
+
+FASHION = Data(FASHION_MNIST.name, FASHION_MNIST.digest, len(FASHION_MNIST.class_names))
+
+
+def known_data(store: Store) -> dict[str, Data]:
+    """The datasets that settings name: Fashion-MNIST, and CIFAR-10 where there are records of it.
+
+    A user's file is CIFAR-10 if a record of it counts ten classes of 6,000 images.
+    """
+    known = {FASHION_MNIST.name: FASHION}
+    for path in sorted(store.root.glob("*/transductive-*-paper/scan*/0%/*.json")):
+        if path.name.endswith(".views.json"):
+            continue
+        record = read_record(path)
+        table = (record.get("subsets") or {}).get("all", {}).get("contingency", [])
+        if [sum(row) for row in table] == [CIFAR_10_IMAGES_PER_CLASS] * 10:
+            trial = Trial.from_json(record["trial"])
+            known.setdefault(CIFAR_10, Data(trial.dataset, trial.dataset_digest, len(table)))
+    return known
+
+
+def changes(setting: Setting) -> dict[str, Any]:
+    """The parameters of `setting` other than those that the method's name gives anyway.
+
+    25 and 25.0 are equal and yet two identities, so what is equal is left as the method has it.
+
+    Raises
+    ------
+    RegistryError : no such method.
+    """
+    plain = registry.get(setting.method).parameters(setting.schedule)
+    return {k: v for k, v in setting.params.items() if k not in plain or plain[k] != v}
+
+
+def trial_of(setting: Setting, data: Data) -> Trial:
+    """The trial of seed 0 that measures `setting`.
+
+    Raises
+    ------
+    RegistryError : no such method, or it has no such parameter.
+    """
+    grid = Grid(
+        dataset=data.name,
+        dataset_digest=data.digest,
+        n_classes=data.n_classes,
+        entries=(registry.get(setting.method),),
+        levels=(setting.level,),
+        protocol=setting.protocol,
+        selection=setting.selection,
+        schedule=setting.schedule,
+        changes={setting.method: changes(setting)},
+    )
+    return grid.trials()[0]
+
+
+def records_of(trial: Trial, store: Store) -> dict[int, Record]:
+    """The records of `trial` and of its other seeds, by seed; other parameters do not count."""
+    seeds = [path.stem for path in store.path(trial).parent.glob("*.json")]
+    numbers = sorted(int(seed) for seed in seeds if seed.isdecimal())
+    read = {seed: store.read(replace(trial, seed=seed)) for seed in numbers}
+    return {seed: record for seed, record in read.items() if record is not None}
+
+
+# --- What was measured -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A published figure and what was measured of it.
+
+    `values` are the scores of the seeds that ended ``ok``. `n_failed` counts the others, `n_stale`
+    the records made by other code of the method. `reason` says why there is no value.
+    """
+
+    figure: Figure
+    values: tuple[float, ...] = ()
+    n_failed: int = 0
+    n_stale: int = 0
+    reason: str = ""
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """The sample's standard deviation; None for fewer than two seeds."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Measured less published."""
+        return None if self.mean is None else self.mean - self.figure.value
+
+    @property
+    def tolerance(self) -> float:
+        """0.02, or twice the standard deviation where that is more, but at most 0.03."""
+        return min(TOLERANCE_MOST, max(TOLERANCE, 2 * (self.std or 0.0)))
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`."""
+        if self.difference is None:
+            return "not run"
+        if abs(self.difference) <= self.tolerance + ROUNDING:
+            return "reproduced"
+        return "above" if self.difference > 0 else "below"
+
+    @property
+    def n_died(self) -> int:
+        """How many seeds ended ``ok`` with a network that names one class."""
+        return sum(value < DIED_BELOW for value in self.values)
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.values) + self.n_failed
+
+    @property
+    def failure_rate(self) -> float | None:
+        """The share of the runs that failed or died; None without a run."""
+        return (self.n_failed + self.n_died) / self.n_runs if self.n_runs else None
+
+
+def verify(
+    given: Iterable[Figure], results: str | Path, data: Mapping[str, Data] | None = None
+) -> list[Finding]:
+    """What the records below `results` say of the figures, in their order.
+
+    Parameters
+    ----------
+    data : the datasets that settings name; by default what `known_data` finds.
+
+    Raises
+    ------
+    BenchError : no such folder, or a file in it that is not a record.
+    """
+    if not Path(results).is_dir():
+        raise BenchError(
+            f"there is no results folder {results}; `bench verify --run` or `bench run` makes one"
+        )
+    store = Store(Path(results))
+    known = known_data(store) if data is None else data
+    return [_find(figure, store, known) for figure in given]
+
+
+def _find(figure: Figure, store: Store, known: Mapping[str, Data]) -> Finding:
+    setting = figure.setting
+    if setting.dataset not in known:
+        return Finding(figure, reason=NEEDS_DATA)
+    try:
+        trial = trial_of(setting, known[setting.dataset])
+    except RegistryError as error:
+        return Finding(figure, reason=str(error))
+    records = list(records_of(trial, store).values())
+    good = [record for record in records if record["status"] == "ok"]
+    failed = [record for record in records if record["status"] in FAILURES]
+    return Finding(
+        figure,
+        values=tuple(_value(record, setting) for record in good),
+        n_failed=len(failed),
+        n_stale=sum(is_stale(record) for record in good),
+        reason="" if good else _why_not(records),
+    )
+
+
+def _value(record: Record, setting: Setting) -> float:
+    """The score that `setting` asks for, whether or not the trial is ranked by it."""
+    value = record["subsets"].get(setting.subset, {}).get(setting.metric)
+    if value is None:
+        title = Trial.from_json(record["trial"]).title
+        raise BenchError(
+            f"the record of {title} has no {setting.metric} on {setting.subset}; run it again "
+            "with --rerun all"
+        )
+    return float(value)
+
+
+def _why_not(records: Sequence[Record]) -> str:
+    if not records:
+        return "no record; bench verify --run makes one"
+    messages = dict.fromkeys(record["error"]["message"] for record in records)
+    return f"{len(records)} without a result: {' | '.join(messages)}"
