@@ -23,12 +23,16 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 class FileCheckpoint:
-    """A loop's state in one file, written whole or not at all, at most every so many seconds."""
+    """A loop's state in one file, written whole or not at all, at most every so many seconds.
+
+    The file also tells how many seconds the loop had taken; once loaded, `spent_before_s` has them.
+    """
 
     def __init__(self, path: Path, every_s: float = CHECKPOINT_SECONDS) -> None:
         self.path = path
         self.every_s = every_s
-        self._last = time.monotonic()
+        self.spent_before_s = 0.0
+        self._began = self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """The state saved last; an unreadable file is said in the log and the loop starts anew."""
@@ -37,7 +41,8 @@ class FileCheckpoint:
         import torch
 
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            state, self.spent_before_s = saved["state"], float(saved["seconds"])
         except Exception as error:  # damaged bytes fail in many ways, ValueError and KeyError too
             print(f"checkpoint {self.path} cannot be read ({error}); starting from the beginning")
             return None
@@ -50,11 +55,12 @@ class FileCheckpoint:
             return
         import torch
 
+        seconds = self.spent_before_s + time.monotonic() - self._began
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle, draft = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
         try:
             with os.fdopen(handle, "wb") as file:
-                torch.save(state(), file)
+                torch.save({"state": state(), "seconds": seconds}, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, self.path)
@@ -95,6 +101,7 @@ class SuiteContext(Context):
         self.stage_wall_s = 0.0
         self._digests = digests or DigestMemo()
         self._inside = inside
+        self._checkpoints: list[FileCheckpoint] = []
         self._last_progress = 0.0
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -108,7 +115,13 @@ class SuiteContext(Context):
         self.history.append({name: _plain(value) for name, value in values.items()})
 
     def checkpoint(self, name: str) -> Checkpoint:
-        return FileCheckpoint(self.checkpoints / f"{name}.pt")
+        self._checkpoints.append(FileCheckpoint(self.checkpoints / f"{name}.pt"))
+        return self._checkpoints[-1]
+
+    @property
+    def spent_before_s(self) -> float:
+        """Seconds that a process which was killed had spent on what this one went on with."""
+        return sum(checkpoint.spent_before_s for checkpoint in self._checkpoints)
 
     def clear(self) -> None:
         """Delete this fit's checkpoints: it has ended."""
@@ -138,7 +151,7 @@ class SuiteContext(Context):
         def compute() -> tuple[Arrays, dict[str, Any]]:
             began = time.perf_counter()
             arrays = function(X, random_state=seed, context=inner, **params)
-            seconds = time.perf_counter() - began - inner.stage_wall_s
+            seconds = time.perf_counter() - began - inner.stage_wall_s + inner.spent_before_s
             cost = {"seconds": seconds, "peak_memory_mib": peak_memory_mib()}
             return arrays, {"cost": own | cost, "stages": inner.stage_costs}
 

@@ -100,12 +100,16 @@ def headline_name(protocol: str, n_labels: int) -> tuple[str, str]:
     return subset, "acc" if n_labels == 0 else "accuracy"
 
 
-def check_output(labels: Any, n: int, what: str) -> np.ndarray:
+def check_output(labels: Any, n: int, what: str, n_classes: int | None = None) -> np.ndarray:
     """A method's labels as int64 ``(n,)``.
+
+    Parameters
+    ----------
+    n_classes : given for a method that has seen labels: cluster j is class j, so ids end there.
 
     Raises
     ------
-    BenchError : another shape or type, or values below -1: the method breaks the contract.
+    BenchError : another shape, type or range of values: the method breaks the contract.
     """
     labels = np.asarray(labels)
     expected = f"expected {n} integers, the cluster of each instance (-1 where it assigns none)"
@@ -115,6 +119,12 @@ def check_output(labels: Any, n: int, what: str) -> np.ndarray:
         )
     if labels.min() < -1:
         raise BenchError(f"the method's {what} holds {labels.min()}; {expected}")
+    if n_classes is not None and labels.max() >= n_classes:
+        raise BenchError(
+            f"the method's {what} holds {labels.max()} though it was given labels of {n_classes} "
+            "classes; expected classes: map clusters to them in fit and keep the clusters in "
+            "cluster_labels_"
+        )
     return labels.astype(np.int64)
 
 

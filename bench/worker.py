@@ -186,11 +186,12 @@ class Worker:
         start = time.perf_counter()
         method.fit(self.X, y, context=context)
         fitted = time.perf_counter()
-        arrays = {"labels": record.check_output(method.labels_, len(y), "labels_")}
+        known = self.data.n_classes if (y >= 0).any() and self.entry.tags.uses_labels else None
+        arrays = {"labels": record.check_output(method.labels_, len(y), "labels_", known)}
         if self.parts.n_test:
             X_test = self.data.X[self.parts.test]
             given = method.predict(X_test)
-            arrays["labels_test"] = record.check_output(given, len(X_test), "predict(X)")
+            arrays["labels_test"] = record.check_output(given, len(X_test), "predict(X)", known)
         predicted = time.perf_counter()
         for name, attribute in (("clusters", "cluster_labels_"), ("soft", "probabilities_")):
             if hasattr(method, attribute):
@@ -202,7 +203,7 @@ class Worker:
                 "fit": key,
                 "same_as": getattr(method, "same_as_", None),
                 "cost": {
-                    "fit_seconds": fitted - start - context.stage_wall_s,
+                    "fit_seconds": fitted - start - context.stage_wall_s + context.spent_before_s,
                     "stage_seconds": sum(stage["seconds"] for stage in context.stage_costs),
                     "predict_seconds": predicted - fitted,
                     "stages": context.stage_costs,

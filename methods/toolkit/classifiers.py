@@ -92,8 +92,9 @@ class LogisticRegression:
     ) -> None:
         if multi_class not in MULTI_CLASS:
             raise ValueError(f"multi_class is {multi_class!r}; expected 'ovr' or 'multinomial'")
-        if not (C > 0 and tol > 0 and max_iter >= 1):
-            raise ValueError(f"C is {C}, tol {tol}, max_iter {max_iter}; expected positive numbers")
+        for name, value in (("C", C), ("tol", tol), ("max_iter", max_iter)):
+            if not value > 0:
+                raise ValueError(f"{name} is {value}; expected above 0")
         self.n_classes = n_classes
         self.C = C
         self.multi_class = multi_class
@@ -296,15 +297,20 @@ class CNN:
         n_classes: int,
         seed: int = 0,
         *,
-        steps: int,
+        steps: int = 10_000,
         batch_size: int = 128,
         lr: float = 3e-3,
         weight_decay: float = 0.05,
         width: int = 32,
         dropout: float = 0.3,
     ) -> None:
-        if steps < 1 or batch_size < 1:
-            raise ValueError(f"steps is {steps}, batch_size {batch_size}; expected at least 1")
+        for name, value in (("steps", steps), ("batch_size", batch_size), ("width", width)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        if not (lr > 0 and 0 <= dropout < 1):
+            raise ValueError(
+                f"lr is {lr}, dropout is {dropout}; expected above 0, and from 0 to below 1"
+            )
         self.n_classes = n_classes
         self.seed = seed
         self.steps = steps
