@@ -108,13 +108,17 @@ def make_plan(trials: Iterable[Trial], around: Surroundings, rerun: str | None =
     tasks.sort(key=lambda task: _order(*task))
     placed: set[str] = set()
     for task, requests in tasks:
+        needs: list[str] = []
         for key, wanted in requests.items():
             shared = plan.shared.setdefault(key, wanted.shared)
             shared.n_trials += wanted.n_trials
             if key not in placed and not shared.there:
                 placed.add(key)
-                plan.tasks.append(Task(wanted.job, seconds=wanted.seconds))
-        plan.tasks.append(Task(task.job, tuple(k for k in requests if k in placed), task.seconds))
+                # A method names its stages in the order in which they build on each other.
+                plan.tasks.append(Task(wanted.job, tuple(needs), wanted.seconds))
+            if key in placed:
+                needs.append(key)
+        plan.tasks.append(Task(task.job, tuple(needs), task.seconds))
     return plan
 
 

@@ -159,7 +159,10 @@ class Method(ClusterMixin, BaseEstimator):
         return self.fit(X, y, context).labels_
 
     def stages(self, n_labels: int) -> list[StageRequest]:
-        """The stages that `fit` will ask for on ``X`` with `n_labels` labelled instances."""
+        """The stages that `fit` will ask for on ``X`` with `n_labels` labelled instances.
+
+        They stand in the order in which they build on each other, with the parameters of `fit`.
+        """
         return []
 
 
