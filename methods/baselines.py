@@ -215,7 +215,8 @@ class ClassifierMethod(Method):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """The classifier's probabilities ``(n, n_clusters)`` float32."""
-        return self.head_.predict_proba(check_like_fitted(self, X))
+        X = check_like_fitted(self, X)
+        return self.head_.predict_proba(X)
 
     def _new_head(self, name: str, params: dict[str, Any]) -> Head:
         return HEADS[name](self.n_clusters, derive_seed(self.random_state, "head"), **params)
