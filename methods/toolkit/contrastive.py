@@ -1,0 +1,429 @@
+"""SimCLR: features that two random views of one image share. A label-free stage.
+
+References
+----------
+Chen, Kornblith, Norouzi and Hinton, A Simple Framework for Contrastive Learning of Visual
+Representations, ICML 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from methods.method import Arrays, Context, check_images
+from methods.toolkit.augment import STRONG, views
+from methods.toolkit.autoencoder import WEIGHTS, Resumable, check_training
+from methods.toolkit.training import (
+    autocast,
+    epoch_order,
+    generator,
+    image_tensor,
+    in_batches,
+)
+
+SMALLEST_SIDE = 8  # three halvings leave one pixel
+MOMENTUM = 0.9
+WEIGHT_DECAY = 1e-4
+WARM_UP = 0.02  # of all steps: 10 of 500 epochs, as Chen et al.
+
+
+def nt_xent(z1: torch.Tensor, z2: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
+    """NT-Xent: the normalised, temperature-scaled cross entropy of SimCLR.
+
+    Each of the 2n rows has one positive, the other view of its image; the other 2n - 2 rows are its
+    negatives. The loss of a row is the cross entropy of its positive among all rows but itself, on
+    cosine similarities divided by the temperature. Computed at least in fp32.
+
+    Parameters
+    ----------
+    z1, z2 : projections ``(n, d)`` of two views of the same n images, in the same order.
+    temperature : divides the similarities; positive.
+
+    Returns
+    -------
+    The mean loss over the 2n rows, a scalar.
+
+    Raises
+    ------
+    ValueError : shapes that differ or are not ``(n, d)``, or a temperature that is not positive.
+
+    References
+    ----------
+    Chen, Kornblith, Norouzi and Hinton, ICML 2020, equation 1 and algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> z = torch.eye(2)
+    >>> round(nt_xent(z, z, temperature=1.0).item(), 4)  # log(1 + 2 / e)
+    0.5514
+    >>> round(nt_xent(z, z.flip(0), temperature=1.0).item(), 4)  # log(e + 2)
+    1.5514
+    """
+    if z1.ndim != 2 or z1.shape != z2.shape or len(z1) == 0:
+        raise ValueError(
+            f"z1 has shape {tuple(z1.shape)} and z2 {tuple(z2.shape)}; expected the same (n, d)"
+        )
+    check_temperature(temperature)
+    z = torch.cat([z1, z2])
+    z = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
+    similarity = z @ z.T / temperature  # (2n, 2n)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    similarity = similarity.masked_fill(itself, -torch.inf)
+    positive = torch.arange(len(z), device=z.device).roll(len(z1))
+    return F.cross_entropy(similarity, positive)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm, added to their input (He et al. 2016)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+        )
+        self.last_norm = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(n, in_channels, h, w)`` to ``(n, out_channels, h / stride, w / stride)``."""
+        return F.relu(self.last_norm(self.residual(x)) + self.shortcut(x), inplace=True)
+
+
+class SmallResNet(nn.Sequential):
+    """A ResNet for small images, for two processor cores: pixels in [0, 1] to features.
+
+    A 5x5 convolution of stride 2, three residual blocks of width w, 2w and 4w, the second and third
+    of stride 2, a 1x1 convolution to the features, and the mean over what is left of the image.
+    A forward pass of a 28x28 image takes 23 MFLOP at width 32.
+
+    Parameters
+    ----------
+    image_shape : (height, width) or (height, width, channels), both sides at least 8 pixels.
+    width : channels of the first block.
+    feature_dim : number of features.
+
+    Raises
+    ------
+    ValueError : `image_shape` is no image shape or too small, or a size is below 1.
+    """
+
+    def __init__(self, image_shape: tuple[int, ...], width: int, feature_dim: int) -> None:
+        shape = tuple(image_shape)
+        if len(shape) not in (2, 3) or min(shape[:2]) < SMALLEST_SIDE or shape[-1] < 1:
+            raise ValueError(
+                f"the images have shape {shape}; the residual network expects (height, width) or "
+                f"(height, width, channels) with at least {SMALLEST_SIDE} pixels a side: enlarge "
+                "or pad them"
+            )
+        if width < 1 or feature_dim < 1:
+            raise ValueError(f"width is {width}, feature_dim {feature_dim}; expected at least 1")
+        channels = shape[2] if len(shape) == 3 else 1
+        super().__init__(
+            nn.Conv2d(channels, width, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            ResidualBlock(width, width, 1),
+            ResidualBlock(width, 2 * width, 2),
+            ResidualBlock(2 * width, 4 * width, 2),
+            nn.Conv2d(4 * width, feature_dim, 1, bias=False),
+            nn.BatchNorm2d(feature_dim),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+
+
+class SimCLR(nn.Module):
+    """Encoder, and the projection head on which the contrastive loss is computed.
+
+    Parameters
+    ----------
+    image_shape, width, feature_dim : see `SmallResNet`.
+    projection_dim : outputs of the head, which has one hidden layer as wide as the features, with
+        batch norm: without it small networks collapsed to one projection for all images.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, ...], width: int, feature_dim: int, projection_dim: int
+    ) -> None:
+        super().__init__()
+        if projection_dim < 1:
+            raise ValueError(f"projection_dim is {projection_dim}; expected at least 1")
+        self.encoder = SmallResNet(image_shape, width, feature_dim)
+        self.projection = nn.Sequential(
+            nn.Linear(feature_dim, feature_dim, bias=False),
+            nn.BatchNorm1d(feature_dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(feature_dim, projection_dim),
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(n, channels, height, width)`` to projections ``(n, projection_dim)``."""
+        return self.projection(self.encoder(images))
+
+
+class ClusterNetwork(nn.Module):
+    """Encoder, and a linear head that assigns its features to clusters.
+
+    Parameters
+    ----------
+    image_shape, width, feature_dim : see `SmallResNet`.
+    n_clusters : outputs of the head, the logits of the soft assignment.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, ...], width: int, feature_dim: int, n_clusters: int
+    ) -> None:
+        super().__init__()
+        self.encoder = SmallResNet(image_shape, width, feature_dim)
+        self.head = ClusterHead(feature_dim, n_clusters)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(n, channels, height, width)`` to logits ``(n, n_clusters)``."""
+        return self.head(self.encoder(images))
+
+    def features(self, images: torch.Tensor, context: Context) -> torch.Tensor:
+        """The features ``(n, feature_dim)``, on the CPU, of uint8 images on the device."""
+        return encode(self.encoder, images, context)
+
+    def probabilities(self, features: torch.Tensor) -> np.ndarray:
+        """The soft assignments ``(n, n_clusters)`` float32 of features on the CPU."""
+        device = self.head.weight.device
+        with torch.inference_mode():
+            logits = [self.head(block.to(device)).cpu() for block in features.split(10_000)]
+            return torch.cat(logits).softmax(1).numpy()
+
+
+class ClusterHead(nn.Linear):
+    """Linear layer on features minus their mean, divided by one scale for all of them."""
+
+    mean: torch.Tensor  # (feature_dim,)
+    scale: torch.Tensor  # ()
+
+    def __init__(self, feature_dim: int, n_clusters: int) -> None:
+        super().__init__(feature_dim, n_clusters)
+        self.register_buffer("mean", torch.zeros(feature_dim))
+        self.register_buffer("scale", torch.ones(()))
+
+    def start_(self, features: torch.Tensor, generator: torch.Generator) -> None:
+        """Draw the weights as torch does, and take mean and scale from features ``(n, d)``.
+
+        The scale is the root mean square of all features, not one per feature: a feature that
+        hardly varies here may vary once the encoder is trained on.
+        """
+        bound = 1 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.bias)
+        self.mean.copy_(features.mean(0))
+        scale = (features - self.mean).square().mean().sqrt()
+        self.scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features ``(n, feature_dim)`` to logits ``(n, n_clusters)``."""
+        return super().forward((features - self.mean) / self.scale)
+
+
+def simclr(
+    X: np.ndarray,
+    *,
+    random_state: int,
+    context: Context,
+    epochs: int,
+    batch_size: int = 512,
+    lr: float = 0.4,
+    feature_dim: int = 512,
+    projection_dim: int = 128,
+    temperature: float = 0.1,
+    width: int = 32,
+) -> Arrays:
+    """Train a `SimCLR` on two strong views of each image: SGD, one warm-up, then half a cosine.
+
+    Parameters
+    ----------
+    X : uint8 images ``(n, height, width)`` or ``(n, height, width, channels)``, n at least 2.
+    random_state : seed of the initial weights, of the order of the images and of their views.
+    context : device, precision, progress (``"iteration"``), history and checkpoint (one per epoch).
+    epochs : passes through the images; 0 leaves the initial weights.
+    batch_size : images per step, each in two views. What is left over of a pass waits for the next.
+    lr : the largest learning rate.
+    feature_dim, projection_dim, width : sizes of the network.
+    temperature : of the loss, see `nt_xent`.
+
+    Returns
+    -------
+    ``"features"`` ``(n, feature_dim)`` float32 of all images in order, before the projection;
+    ``"weights.<name>"`` for every entry of the network's ``state_dict``; ``"loss"`` ``(epochs,)``
+    float64, the mean loss of each epoch.
+
+    Raises
+    ------
+    ValueError : images or a parameter that cannot be used.
+    FloatingPointError : the loss is not finite.
+
+    References
+    ----------
+    Chen, Kornblith, Norouzi and Hinton, ICML 2020. Optimiser and defaults as in Van Gansbeke et
+    al., SCAN, ECCV 2020.
+    """
+    check_training(epochs=epochs, batch_size=batch_size, lr=lr)
+    check_temperature(temperature)
+    images = image_tensor(check_images(X), context.device)
+    network = SimCLR(X.shape[1:], width, feature_dim, projection_dim)
+    he_(network, generator(random_state, "weights")).to(context.device)
+    optimiser = torch.optim.SGD(
+        network.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+    )
+    run = Resumable("simclr", context, {"network": network, "optimiser": optimiser})
+    run.restore()
+    n_steps = epochs * len(full_batches(torch.arange(len(images)), batch_size))
+    network.train()
+    for epoch in range(len(run.history), epochs):
+        losses = []
+        batches = full_batches(epoch_order(len(images), random_state, epoch), batch_size)
+        for step, rows in enumerate(batches, start=epoch * len(batches)):
+            both = images[rows].repeat(2, 1, 1, 1)
+            x = views(both, STRONG, generator(random_state, "views", step))
+            set_lr(optimiser, lr * cosine_schedule(step, n_steps))
+            with autocast(context):
+                z1, z2 = network(x).chunk(2)
+            loss = nt_xent(z1, z2, temperature)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())  # read once, at the end: no wait in each step
+            context.progress("iteration", step + 1, n_steps)
+        run.log(epoch=epoch + 1, loss=finite_mean(losses, "SimCLR's loss"))
+        run.save()
+    features = encode(network.encoder, images, context).numpy()
+    loss_per_epoch = np.array([row["loss"] for row in run.history], dtype=np.float64)
+    return weight_arrays(network) | {"features": features, "loss": loss_per_epoch}
+
+
+def encode(encoder: nn.Module, images: torch.Tensor, context: Context) -> torch.Tensor:
+    """The features ``(n, feature_dim)`` float32, on the CPU, of uint8 images on the device."""
+    encoder.eval()
+
+    def features(batch: torch.Tensor) -> torch.Tensor:
+        return encoder(batch.contiguous(memory_format=torch.channels_last))
+
+    return in_batches(features, images, context)
+
+
+def weight_arrays(network: nn.Module) -> Arrays:
+    """The weights of `network`, one array per entry of its ``state_dict``, under prefixed names."""
+    return {
+        WEIGHTS + name: np.array(value.detach().cpu().numpy())
+        for name, value in network.state_dict().items()
+    }
+
+
+def load_weights(network: nn.Module, arrays: Mapping[str, np.ndarray], part: str = "") -> None:
+    """Set the weights of `network` from those that `weight_arrays` gave, or from a part of them.
+
+    Parameters
+    ----------
+    part : ``"encoder."`` takes the weights of the attribute ``encoder`` of the saved network.
+
+    Raises
+    ------
+    ValueError : the weights do not fit the network, or some are missing.
+    """
+    prefix = WEIGHTS + part
+    state: dict[str, Any] = {
+        name.removeprefix(prefix): torch.from_numpy(np.array(array))  # a copy: maps are read-only
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the stored weights do not fit a {type(network).__name__} of this size: {error}"
+        ) from error
+
+
+def he_(module: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Start all dense and convolution layers of `module` in place as He et al. do; returns it.
+
+    Weights are normal with variance 2 / fan_out; biases are 0. Batch norm starts as torch starts
+    it, except that each residual block starts as the identity: its last scale is 0.
+
+    References
+    ----------
+    He, Zhang, Ren and Sun, Delving Deep into Rectifiers, ICCV 2015. The zero scale: Goyal et al.,
+    Accurate, Large Minibatch SGD, 2017, section 5.1.
+    """
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d)):
+            nn.init.kaiming_normal_(
+                layer.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        if isinstance(layer, ResidualBlock):
+            nn.init.zeros_(layer.last_norm.weight)
+    return module
+
+
+def full_batches(order: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, ...]:
+    """`order` in batches of exactly `batch_size`; the rest is left out, or is all there is.
+
+    A short batch would have fewer negatives, and a mean assignment over few images.
+    """
+    whole = len(order) - len(order) % batch_size
+    return order[: whole or None].split(batch_size)
+
+
+def cosine_schedule(step: int, n_steps: int) -> float:
+    """The factor of the learning rate in a step: a linear warm-up, then half a cosine to 0.
+
+    References
+    ----------
+    Loshchilov and Hutter, SGDR, ICLR 2017, without restarts.
+    """
+    warm_up = math.ceil(WARM_UP * n_steps)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(n_steps - warm_up, 1)))
+
+
+def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def finite_mean(values: list[torch.Tensor], what: str) -> float:
+    """The mean of scalars.
+
+    Raises
+    ------
+    FloatingPointError : it is not finite.
+    """
+    mean = float(torch.stack(values).double().mean())
+    if not math.isfinite(mean):
+        raise FloatingPointError(f"{what} became {mean}; lower the learning rate")
+    return mean
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError for a temperature that is not a positive number."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}; expected a positive number")

@@ -1,0 +1,101 @@
+"""What several test files share: a cache of their own, the registry, small records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from bench import record
+from bench.trial import Trial
+from methods import registry
+
+# Workers of pytest-xdist that all use all cores mostly wait for each other's threads: each keeps
+# to one core, and so do the processes that its tests start.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if WORKER and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(WORKER.removeprefix("gw")) % len(cores)]})
+
+settings.register_profile("unhurried", deadline=None)  # a slow machine is no failure
+settings.load_profile("unhurried")
+
+TRIAL = {
+    "dataset": "toy",
+    "dataset_digest": "0123",
+    "protocol": "transductive",
+    "selection": "stratified",
+    "schedule": "quick",
+    "method": "tiny",
+    "level": "5%",
+    "seed": 0,
+    "params": {"n_clusters": 2},
+}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache that only this test uses."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("BENCH_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, registry.Entry]:
+    """The registered methods; what the test changes in the registry is forgotten after it."""
+    registry.discover()  # before the copy: a module registers its methods once per process
+    copy = dict(registry._entries)
+    monkeypatch.setattr(registry, "_entries", copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def make_trial() -> Callable[..., Trial]:
+    """``make_trial(seed=3, ...)``: a trial with these fields and plain ones otherwise."""
+    return lambda **fields: Trial(**TRIAL | fields)
+
+
+@pytest.fixture(scope="session")
+def make_record(make_trial: Callable[..., Trial]) -> Callable[..., dict[str, Any]]:
+    """``make_record(headline, parts, seed=3, ...)``: a record of ``make_trial(seed=3, ...)``.
+
+    Where the headline is None the trial failed. `parts` replace parts of the record.
+    """
+
+    def make(
+        headline: float | None = 0.5, parts: dict[str, Any] | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        trial = make_trial(**fields)
+        values = {"n": 10, "acc": headline, "accuracy": headline, "nmi": 0.25, "ari": 0.125}
+        scored = {
+            "n_labels": 5,
+            "same_as": None,
+            "headline": headline,
+            "subsets": {
+                name: values | {"purity": 0.75, "contingency": [[5, 0, 0], [0, 5, 0]]}
+                for name in ("all", "labelled", "unlabelled")
+            },
+            "cost": {
+                "fit_seconds": 2.0,
+                "predict_seconds": 0.5,
+                "stage_seconds": 3.0,
+                "peak_memory_mib": 100.0,
+                "stages": [],
+            },
+            "history": [{"epoch": 1, "loss": 0.5}],
+            "environment": {"device": "cpu"},
+            "digests": {"method_code": "abcd"},
+        }
+        if headline is not None:
+            return record.make(trial, "ok", **scored | (parts or {}))
+        made = record.failure(
+            trial, "failed", "ValueError: it broke", {"device": "cpu"}, n_labels=5
+        )
+        return made | (parts or {})
+
+    return make

@@ -1,0 +1,299 @@
+"""The command: what it prints, what it refuses, and with which exit status it ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from plugins_for_tests import PLAIN, PLUGINS, Ended, Place
+
+import bench
+from bench.cli import app, parse_changes, parse_timeout, split_commas
+from bench.errors import BenchError
+from bench.store import Store, read_record
+
+SIMPLE = ["--plugin", str(PLUGINS / "simple.py")]
+HEAVY = ("torch", "sklearn", "pandas", "scipy", "numpy", "matplotlib")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90.0), ("1.5m", 90.0), ("3h", 10_800.0), ("none", None)]
+)
+def test_parse_timeout(text: str, seconds: float | None) -> None:
+    assert parse_timeout(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "3 h", "-1s", "0s", "0.0h", "1d", "h", "1e3s", "None"])
+def test_parse_timeout_refuses(text: str) -> None:
+    with pytest.raises(BenchError, match="expected a time such as 90s, 30m or 3h, or none"):
+        parse_timeout(text)
+
+
+def test_parse_changes() -> None:
+    texts = ["dcec.lam=0.1", "dcec.head=nn", "ss-dcec.sizes=(3, 4)", "dcec.lam=None", "a.b=c=d"]
+    assert parse_changes(texts) == {
+        "dcec": {"lam": None, "head": "nn"},
+        "ss-dcec": {"sizes": (3, 4)},
+        "a": {"b": "c=d"},
+    }
+    assert parse_changes([]) == {}
+
+
+@pytest.mark.parametrize("text", ["", "lam=0.1", "dcec.lam", "dcec=0.1", ".lam=1", "a.b.c=1"])
+def test_parse_changes_refuses(text: str) -> None:
+    with pytest.raises(BenchError, match="expected METHOD.PARAM=VALUE"):
+        parse_changes([text])
+
+
+@pytest.mark.parametrize("text", ["m.x={1, 2}", "m.x=b'1'", "m.x=[{1}]", "m.x=1j"])
+def test_parse_changes_refuses_what_a_record_cannot_hold(text: str) -> None:
+    with pytest.raises(BenchError, match="numbers, texts, True, False, None, lists"):
+        parse_changes([text])
+
+
+def test_split_commas() -> None:
+    assert split_commas(["a,b", " c ", "d,,e,"]) == ["a", "b", "c", "d", "e"]
+    assert split_commas([]) == []
+
+
+# --- What the user got wrong: exit status 2, one sentence ----------------------------------------
+
+NEAR = "--method near --level 5%"
+REFUSED = {
+    "": "either --all or --method NAME",
+    "--all --method near": "either --all or --method NAME",
+    "--method naer": "no method is called 'naer'; `bench list` shows all; did you mean 'near'?",
+    "--method near --level 0.05": "Level '0.05' is neither a share nor a count",
+    "--method near --level 101%": "more than all instances",
+    "--method near --level 2000": "asks for 2,000 labels, but the method is fitted on 1,797",
+    "--method near --level 0.01%": "less than one label",
+    "--method near --level ,": "no level is given",
+    "--method , --level 5%": "no method is left to run",
+    f"{NEAR} --set near.shrnk=1": "near has no parameter 'shrnk'; it has n_clusters",
+    f"{NEAR} --set naer.shrink=1": "no method is called 'naer'",
+    f"{NEAR} --set blind.n_clusters=3": "blind, which is not among the methods of this run",
+    f"{NEAR} --set shrink=1": "expected METHOD.PARAM=VALUE",
+    f"{NEAR} --set near.shrink={{1}}": "--set is 'near.shrink={1}'",
+    f"{NEAR} --timeout 5": "--timeout is '5'; expected a time such as 90s",
+    f"{NEAR} --dataset fashion_mnist": "no dataset 'fashion_mnist'. Did you mean 'fashion-mnist'?",
+    f"{NEAR} --dataset absent.npz": "absent.npz",
+    f"{NEAR} --jobs 0": "jobs is 0",
+    f"{NEAR} --seeds 0": "seeds 0",
+    f"{NEAR} --schedule fast": "schedule is 'fast'; expected one of paper, quick, smoke",
+    f"{NEAR} --protocol inductiv": "nknown protocol 'inductiv'",
+    f"{NEAR} --selection best": "selection is 'best'; expected one of stratified",
+    f"{NEAR} --precision fp16": "precision is 'fp16'; expected one of auto, fp32, bf16",
+    f"{NEAR} --backend slurm": "--backend is 'slurm'; expected one of local, dask",
+    f"{NEAR} --rerun some": "--rerun is 'some'; expected one of stale, failed, all",
+    f"{NEAR} --device tpu": "device is 'tpu'; expected auto, cpu or cuda",
+    f"{NEAR} --results a_file": "a_file, which is no folder",
+    f"{NEAR} --protocol inductive --dataset no_test.npz": "needs a test part",
+    "--method blind --level 5% --protocol inductive": "blind cannot label new images",
+    "--method blind --level 5% --selection representative": "blind has no select()",
+    f"{NEAR} --jobs two": "Invalid value for '--jobs'",
+    f"{NEAR} --job 2": "No such option",
+}
+if importlib.util.find_spec("distributed") is None:
+    REFUSED[f"{NEAR} --backend dask"] = "backend dask needs the package distributed"
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, dict[str, Ended]]]:
+    """How every one of the commands `REFUSED` ended, all run in one process."""
+    with Place(tmp_path_factory.mktemp("refused")) as place:
+        (place.folder / "a_file").touch()
+        X = np.zeros((20, 8, 8), dtype=np.uint8)
+        np.savez(place.folder / "no_test.npz", X=X, y=np.arange(20) % 2)
+        lists = []
+        for words in REFUSED:
+            defaults = [] if "--dataset" in words else ["--dataset", "digits"]
+            defaults += [] if "--schedule" in words else ["--schedule", "smoke"]
+            lists.append(["run", *words.split(), *defaults, *SIMPLE])
+        yield place, dict(zip(REFUSED, place.commands(*lists), strict=True))
+
+
+def plain(text: str) -> str:
+    """Text without the frames and line breaks that the terminal's width brings."""
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_refused(refused: tuple[Place, dict[str, Ended]], words: str) -> None:
+    place, all_ended = refused
+    ended = all_ended[words]
+    assert ended.status == 2, ended
+    assert REFUSED[words] in plain(ended.err)
+    assert "Traceback" not in ended.text
+    if not ended.err.startswith("Usage:"):  # the parser's own way to say it
+        assert ended.err.startswith("error: ") and ended.err.count("\n") == 1
+    assert not place.files(), "nothing may have been run"
+
+
+def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
+    with Place(tmp_path) as place:
+        ended = place.run("--method near --timeout soon")
+    assert ended.status == 2 and ended.out == ""
+    assert ended.err == (
+        "error: --timeout is 'soon'; expected a time such as 90s, 30m or 3h, or none\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rerun": "some"}, "rerun is 'some'; expected one of stale, failed, all"),
+        ({"backend": "slurm"}, "backend is 'slurm'; expected one of local, dask"),
+        ({"jobs": 0}, "jobs is 0 and seeds 1; expected at least 1 of each"),
+    ],
+)
+def test_run_from_python_refuses_too(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        bench.run(dataset="digits", results=tmp_path, **options)
+
+
+# --- Help ----------------------------------------------------------------------------------------
+
+HELP = """
+import contextlib, io, json, sys
+from bench.cli import main
+
+seen = {}
+for words in json.load(sys.stdin):
+    sys.argv = ["bench", *words, "--help"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main()
+    seen[" ".join(words)] = out.getvalue()
+json.dump({"help": seen, "modules": sorted(sys.modules)}, sys.stdout)
+"""
+
+
+def test_help_of_every_command_imports_nothing_heavy() -> None:
+    callbacks = [(command.name, command.callback) for command in app.registered_commands]
+    names = [name or callback.__name__ for name, callback in callbacks if callback]
+    assert {"run", "list", "leaderboard", "show", "data", "doctor"} <= set(names)
+    done = subprocess.run(
+        [sys.executable, "-c", HELP],
+        input=json.dumps([[], *([name] for name in names)]),
+        env=PLAIN,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    for name in names:
+        assert name in answer["help"][""]
+        assert f"Usage: bench {name}" in answer["help"][name]
+    for option in ("--all", "--level", "--seeds", "--timeout", "--dry-run", "--rerun", "--plugin"):
+        assert option in answer["help"]["run"]
+    assert set(HEAVY) & set(answer["modules"]) == set()
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, dict[str, Ended]]]:
+    """What every reading command said of two records, one of them a failure."""
+    with Place(tmp_path_factory.mktemp("shown")) as place:
+        place.environment["BENCH_DATA"] = str(place.folder)  # Fashion-MNIST is not there
+        ended = place.run("--method near,raises --level 5%", "simple", "failing")
+        assert ended.status == 1, ended.text
+        record = read_record(place.files()["near/5%/0"])
+        record["trial"] |= {"selection": "random"}
+        store = Store(place.results)
+        random = store.write(record)
+        commands = [
+            "list",
+            "list --json",
+            "leaderboard",
+            "leaderboard --markdown",
+            "leaderboard --results absent",
+            "show raises/5%/0",
+            "show near/5%/0",
+            f"show {random}",
+            "show near/5%/7",
+            "show near/5%/0 --results absent",
+            "doctor",
+            "data",
+            "nonsense",
+        ]
+        lists = [one.split() + SIMPLE * one.startswith("list") for one in commands]
+        yield place, dict(zip(commands, place.commands(*lists), strict=True))
+
+
+Shown = tuple[Place, dict[str, Ended]]
+
+
+def test_list(shown: Shown) -> None:
+    _, ended = shown
+    assert ended["list"].status == 0
+    lines = ended["list"].out.splitlines()
+    start = lines.index("near")
+    assert lines[start + 1].strip().startswith("The nearest mean of the labelled images")
+    assert lines[start + 2].strip() == str(PLUGINS / "simple.py")
+    assert lines[start + 3].strip() == "n_clusters=10, random_state=None, shrink=0.0"
+    rows = {row["name"]: row for row in json.loads(ended["list --json"].out)}
+    assert rows["near"]["parameters"] == {"n_clusters": 10, "random_state": None, "shrink": 0.0}
+    assert rows["near"]["schedules"]["smoke"]["shrink"] == 0.5
+    assert rows["blind"]["tags"]["uses_labels"] is False
+    assert rows["near"]["source"] == str(PLUGINS / "simple.py")
+    assert list(rows) == sorted(rows)
+
+
+def test_leaderboard(shown: Shown) -> None:
+    place, ended = shown
+    headline = f"{place.records()['near/5%/0']['headline']:.3f}".removeprefix("0")
+    terminal = ended["leaderboard"]
+    assert terminal.status == 0
+    assert "digits · transductive · stratified labels · schedule smoke" in plain(terminal.out)
+    assert "failed (1)" in terminal.out and headline in terminal.out
+    assert "written: results/leaderboard.csv" in terminal.out
+    assert (place.results / "leaderboard.csv").read_text().count("\n") == 4
+    markdown = ended["leaderboard --markdown"]
+    assert markdown.status == 0
+    assert f"| near | **{headline}** |" in markdown.out
+    assert "| raises | failed (1) |" in markdown.out
+    absent = ended["leaderboard --results absent"]
+    assert absent.status == 2
+    assert absent.err == "error: there is no results folder absent; `bench run` makes one\n"
+
+
+def test_show(shown: Shown) -> None:
+    _, ended = shown
+    failed = ended["show raises/5%/0"]
+    assert failed.status == 0
+    for words in ("raises · 5% · seed 0: failed", "as it was told to", "last words of raises"):
+        assert words in failed.out
+    by_path = next(one for words, one in ended.items() if words.endswith(".json"))
+    assert by_path.status == 0
+    for words in ("near · 5% · seed 0: ok", "headline_is: accuracy on unlabelled", "nmi 0."):
+        assert words in by_path.out
+    assert "log: none on this machine" in by_path.out
+    ambiguous = ended["show near/5%/0"]
+    assert ambiguous.status == 2
+    assert "'near/5%/0' fits 2 records; give one path of " in ambiguous.err
+    assert "transductive-random-smoke" in ambiguous.err
+    for words in ("show near/5%/7", "show near/5%/0 --results absent"):
+        assert ended[words].status == 2
+        assert "expected a path or METHOD/LEVEL/SEED" in ended[words].err
+
+
+def test_doctor_and_data_without_the_images(shown: Shown) -> None:
+    place, ended = shown
+    assert ended["doctor"].status == 1
+    for words in ("processor ", "memory ", "torch 2.", "data        not usable: "):
+        assert words in ended["doctor"].out
+    assert ended["data"].status == 2
+    assert ended["data"].err.startswith("error: ") and str(place.folder) in ended["data"].err
+    for words in ("doctor", "data", "nonsense"):
+        assert "Traceback" not in ended[words].text
+    assert ended["nonsense"].status == 2
+    assert "No such command 'nonsense'" in ended["nonsense"].err

@@ -1,0 +1,342 @@
+"""What the suite lends a method: checkpoints, stages and their cost, progress, a history."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench import context
+from bench.context import FileCheckpoint, SuiteContext, method_digest, request_key
+from bench.fingerprint import code_digest
+from bench.stages import StageError, StageStore, array_digest
+from methods.method import Arrays, Context, Method, StageRequest, derive_seed
+
+X = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+STATE = {
+    "step": 3,
+    "name": "loop",
+    "losses": [0.5, 0.25],
+    "net": {"w": torch.arange(4, dtype=torch.float32), "rng": torch.get_rng_state()},
+}
+SIZE = {"size": 3, "inner_seed": 0}
+
+
+class Clock:
+    """Stands for the module time; it shows what the test sets."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = monotonic
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The suite's clock, and that of the stages below."""
+    monkeypatch.setattr(context, "time", CLOCK)
+    return CLOCK
+
+
+def inner(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+    """A stage that takes 2 s."""
+    CLOCK.now += 2
+    context.log(loss=0.5)
+    return {"noise": np.random.default_rng(random_state).normal(size=2)}
+
+
+def outer(
+    X: np.ndarray, *, random_state: int, context: Context, size: int, inner_seed: int
+) -> Arrays:
+    """A stage that takes 3 s, and asks in between for the inner one, as the fit would."""
+    CLOCK.now += 1
+    noise = context.stage(inner, X, random_state=inner_seed)["noise"]
+    CLOCK.now += 2
+    context.log(size=size)
+    return {"noise": size * np.asarray(noise)}
+
+
+def resumable(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+    """A stage that fails after it has saved its first step, and goes on from there."""
+    point = context.checkpoint("loop")
+    state = point.load() or {"step": 0}
+    if state["step"] == 0:
+        point.save(lambda: {"step": 1}, force=True)
+        raise RuntimeError("it was stopped")
+    return {"step": np.array(state["step"])}
+
+
+class Suite:
+    """A place with contexts in it, and the events they emitted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.events: list[dict[str, Any]] = []
+        self.points = folder / "checkpoints"
+
+    def context(self, precision: str = "fp32") -> SuiteContext:
+        stages = StageStore(self.folder / "stages")
+        emit = self.events.append
+        return SuiteContext(stages, self.points / "fit", emit, precision=precision, threads=2)
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        return [found for found in self.events if found["event"] == event]
+
+
+@pytest.fixture
+def suite(cache: Path) -> Suite:
+    return Suite(cache)
+
+
+# --- Checkpoints ---------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    point = FileCheckpoint(tmp_path / "deep" / "loop.pt")
+    assert point.load() is None
+    point.save(lambda: STATE, force=True)
+    state = FileCheckpoint(point.path).load()
+    assert state is not None
+    assert {name: state[name] for name in ("step", "name", "losses")} == {
+        name: STATE[name] for name in ("step", "name", "losses")
+    }
+    assert torch.equal(state["net"]["w"], STATE["net"]["w"])
+    assert torch.equal(state["net"]["rng"], STATE["net"]["rng"])
+    assert capsys.readouterr().out == "going on from checkpoint loop.pt\n"
+    assert [path.name for path in point.path.parent.iterdir()] == ["loop.pt"]
+
+
+def test_a_checkpoint_is_written_when_it_is_due(tmp_path: Path, clock: Clock) -> None:
+    """And its state is not even built when it is not."""
+    point = FileCheckpoint(tmp_path / "loop.pt", every_s=20)
+    built: list[float] = []
+
+    def state() -> dict[str, Any]:
+        built.append(clock.now)
+        return {"now": clock.now}
+
+    start = clock.now
+    for seconds in (0, 19.9, 20, 21, 39, 41):
+        clock.now = start + seconds
+        point.save(state)
+    assert built == [start + 20, start + 41]
+    assert point.load() == {"now": start + 41}
+    point.save(state, force=True)
+    clock.now += 1
+    point.save(state, force=True)
+    assert built[2:] == [start + 41, start + 42]
+    clock.now += 19.9  # a forced one is one, too
+    point.save(state)
+    assert len(built) == 4
+
+
+def test_without_a_pause_every_state_is_written(tmp_path: Path) -> None:
+    point = FileCheckpoint(tmp_path / "loop.pt", every_s=0)
+    for step in range(3):
+        point.save(lambda step=step: {"step": step})
+        assert point.load() == {"step": step}
+
+
+def test_a_failing_state_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    point = FileCheckpoint(tmp_path / "loop.pt")
+    point.save(lambda: {"step": 1}, force=True)
+    with pytest.raises(ZeroDivisionError):
+        point.save(lambda: {"step": 1 // 0}, force=True)
+    assert point.load() == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["loop.pt"]
+
+
+def test_a_disk_that_fails_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = FileCheckpoint(tmp_path / "loop.pt")
+    point.save(lambda: {"step": 1}, force=True)
+
+    def full(*paths: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(context.os, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            point.save(lambda: {"step": 2}, force=True)
+    assert point.load() == {"step": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["loop.pt"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "text", "a name overwritten", "noise"])
+def test_a_damaged_checkpoint_is_said_and_the_loop_starts_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    point = FileCheckpoint(tmp_path / "loop.pt")
+    point.save(lambda: STATE, force=True)
+    whole = point.path.read_bytes()
+    damaged = {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "text": b"no checkpoint",
+        "a name overwritten": whole.replace(b"losses", b"\xff" * 6),
+        "noise": np.random.default_rng(0).bytes(300),
+    }
+    assert damaged[damage] != whole
+    point.path.write_bytes(damaged[damage])
+    assert point.load() is None
+    said = capsys.readouterr().out
+    assert said.startswith(f"checkpoint {point.path} cannot be read (")
+    assert said.endswith("); starting from the beginning\n")
+
+
+def test_a_checkpoint_does_not_run_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its file may hold tensors, numbers, strings, dicts and lists, and no objects."""
+    point = FileCheckpoint(tmp_path / "loop.pt")
+    point.save(lambda: {"object": Path("x")}, force=True)
+    assert point.load() is None
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_the_end_of_a_fit_clears_its_checkpoints_and_no_others(suite: Suite) -> None:
+    fit = suite.context()
+    fit.checkpoint("loop").save(lambda: {"step": 1}, force=True)
+    other = FileCheckpoint(suite.points / "other" / "loop.pt")
+    other.save(lambda: {"step": 2}, force=True)
+    fit.clear()
+    assert fit.checkpoint("loop").load() is None
+    assert other.load() == {"step": 2}
+    fit.clear()  # nothing is there any more, which is as well
+
+
+# --- Stages --------------------------------------------------------------------------------------
+
+
+def test_a_stage_that_was_stopped_goes_on_from_its_checkpoint(suite: Suite) -> None:
+    with pytest.raises(StageError, match="stage resumable failed: it was stopped"):
+        suite.context().stage(resumable, X, random_state=0)
+    (folder,) = suite.points.iterdir()
+    assert folder.name.startswith("stage-resumable-")
+    assert suite.context().stage(resumable, X, random_state=0)["step"] == 1
+    assert list(suite.points.iterdir()) == []  # it has ended
+
+
+def test_the_seed_of_a_stage_is_derived_from_its_name(suite: Suite, clock: Clock) -> None:
+    expected = np.random.default_rng(derive_seed(7, "inner")).normal(size=2)
+    for lent in (suite.context(), Context()):
+        np.testing.assert_array_equal(lent.stage(inner, X, random_state=7)["noise"], expected)
+
+
+def test_what_a_stage_costs(suite: Suite, clock: Clock) -> None:
+    """A stage within a stage is a row of its own, and its seconds are nobody else's."""
+    fit = suite.context()
+    clock.now += 10
+    fit.stage(outer, X, random_state=0, **SIZE)
+    assert [(cost["name"], cost["seconds"]) for cost in fit.stage_costs] == [
+        ("inner", 2),
+        ("outer", 3),
+    ]
+    assert [cost["params"] for cost in fit.stage_costs] == [{}, SIZE]
+    assert all(cost["peak_memory_mib"] > 0 for cost in fit.stage_costs)
+    assert fit.stage_wall_s == 5
+
+
+def test_a_stage_from_the_cache_costs_what_it_did_afresh(suite: Suite, clock: Clock) -> None:
+    first, second, third = suite.context(), suite.context(), suite.context()
+    first.stage(outer, X, random_state=0, **SIZE)
+    second.stage(outer, X, random_state=0, **SIZE)
+    third.stage(inner, X, random_state=0)
+    third.stage(outer, X, random_state=0, **SIZE)
+    assert len(first.stage_costs) == 2
+    assert json.loads(json.dumps(first.stage_costs)) == second.stage_costs == third.stage_costs
+    assert (first.stage_wall_s, second.stage_wall_s, third.stage_wall_s) == (5, 0, 0)
+
+
+def test_a_stage_asked_for_twice_is_one_cost(suite: Suite, clock: Clock) -> None:
+    fit = suite.context()
+    for _ in range(2):
+        fit.stage(inner, X, random_state=0)
+    assert [cost["name"] for cost in fit.stage_costs] == ["inner"]
+
+
+def test_only_who_computes_a_stage_has_its_history(suite: Suite, clock: Clock) -> None:
+    first, second = suite.context(), suite.context()
+    for fit in (first, second):
+        fit.log(start=True)
+        fit.stage(outer, X, random_state=0, **SIZE)
+    assert first.history == [
+        {"start": True},
+        {"stage": "inner", "loss": 0.5},
+        {"stage": "outer", "size": 3},
+    ]
+    assert second.history == [{"start": True}]
+
+
+def test_the_plan_knows_the_key_before(suite: Suite, clock: Clock) -> None:
+    request = StageRequest(outer, SIZE)
+    fit = suite.context(precision="bf16")
+    key = request_key(request, array_digest(X), 0, "bf16")
+    assert not fit.stages.has(key)
+    fit.stage(outer, X, random_state=0, **SIZE)
+    assert fit.stages.has(key)
+    assert not fit.stages.has(request_key(request, array_digest(X), 0, "fp32"))
+    assert not fit.stages.has(request_key(request, array_digest(X), 1, "bf16"))
+
+
+def test_a_stage_runs_with_what_the_fit_was_lent(suite: Suite) -> None:
+    lent: list[Context] = []
+
+    def look(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+        lent.append(context)
+        return {}
+
+    suite.context(precision="bf16").stage(look, X, random_state=0)
+    assert [(c.device, c.precision, c.threads) for c in lent] == [("cpu", "bf16", 2)]
+
+
+# --- Progress, history, digests ------------------------------------------------------------------
+
+
+def test_progress_is_not_said_too_often(suite: Suite, clock: Clock) -> None:
+    """But the last step always is."""
+    fit = suite.context()
+    for step in range(1, 101):
+        clock.now += 0.05
+        fit.progress("epoch", step, 100)
+    said = [event["of"] for event in suite.named("progress")]
+    assert said[0] == [1, 100]
+    assert said[-1] == [100, 100]
+    assert 20 <= len(said) <= 30
+
+
+def test_progress_says_in_which_stage(suite: Suite) -> None:
+    def counting(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+        context.progress("epoch", 1, 1)
+        return {}
+
+    fit = suite.context()
+    fit.stage(counting, X, random_state=0)
+    fit.progress("iteration", 1, 1)
+    assert suite.named("stage") == [{"event": "stage", "name": "counting"}]
+    assert suite.named("progress") == [
+        {"event": "progress", "in": "counting", "what": "epoch", "of": [1, 1]},
+        {"event": "progress", "in": None, "what": "iteration", "of": [1, 1]},
+    ]
+
+
+def test_numbers_of_numpy_and_torch_can_be_kept_in_a_record(suite: Suite) -> None:
+    fit = suite.context()
+    fit.log(loss=np.float32(0.5), n=np.int64(3), change=torch.tensor(0.25), note="ok", none=None)
+    row = {"loss": 0.5, "n": 3, "change": 0.25, "note": "ok", "none": None}
+    assert json.loads(json.dumps(fit.history)) == [row]
+
+
+def test_the_digest_of_a_method_is_that_of_its_code() -> None:
+    class Example(Method):
+        """One method."""
+
+    assert method_digest(Example) == code_digest(Example)

@@ -1,0 +1,436 @@
+"""The leaderboard: what is averaged, what is ranked, what is said to be uncertain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from bench.errors import BenchError
+from bench.leaderboard import (
+    aggregate,
+    boards,
+    compare,
+    leaderboard,
+    markdown,
+    t_interval,
+    write_csv,
+)
+from bench.record import make
+from bench.store import Store, flatten_record
+from bench.trial import Trial
+
+MakeRecord = Callable[..., dict[str, Any]]
+Build = Callable[..., pd.DataFrame]
+COLUMNS = (  # as design.md has them: a change breaks whoever reads the file
+    "dataset,protocol,selection,schedule,level,n_labels,method,variant,n_seeds,n_failed,rank,"
+    "tied_with_best,headline_mean,headline_std,headline_low,headline_high,acc_all_mean,"
+    "acc_all_std,acc_unlabelled_mean,accuracy_unlabelled_mean,accuracy_labelled_mean,"
+    "nmi_all_mean,nmi_all_std,nmi_unlabelled_mean,ari_unlabelled_mean,purity_mean,"
+    "accuracy_test_mean,accuracy_test_std,fit_seconds_median,stage_seconds_median,"
+    "peak_memory_mib,device"
+)
+TEXTS = {
+    *("dataset", "protocol", "selection", "schedule", "level", "method", "variant"),
+    *("tied_with_best", "device"),
+}
+BEST = [0.80, 0.82, 0.84]
+
+
+@pytest.fixture
+def build(make_record: MakeRecord) -> Build:
+    """``build({"a": [.8, .9], "b": [.7, None]})``: their leaderboard; None is a failure."""
+
+    def of(*groups: dict[str, list[float | None]], **fields: Any) -> pd.DataFrame:
+        records = [
+            make_record(value, method=method, seed=seed, **fields)
+            for group in groups
+            for method, values in group.items()
+            for seed, value in enumerate(values)
+        ]
+        return table_of(records)
+
+    return of
+
+
+def table_of(records: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    return aggregate(pd.DataFrame([flatten_record(record) for record in records]))
+
+
+def row_of(table: pd.DataFrame, method: str, level: str = "5%") -> pd.Series:
+    (found,) = (row for _, row in table.iterrows() if (row.method, row.level) == (method, level))
+    return found
+
+
+def not_applicable(trial: Trial) -> dict[str, Any]:
+    error = {"message": "there are no labels", "traceback": None}
+    return make(trial, "n/a", n_labels=0, error=error, environment={"device": "cpu"})
+
+
+# --- Over seeds ----------------------------------------------------------------------------------
+
+
+def test_the_interval_by_hand() -> None:
+    """Mean 0.82, standard deviation 0.02, t(0.975, 2) = 4.302653: 4.302653 x 0.02 / sqrt(3)."""
+    low, high = t_interval(BEST)
+    assert low == pytest.approx(0.82 - 0.0496827, abs=1e-6)
+    assert high == pytest.approx(0.82 + 0.0496827, abs=1e-6)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda v: np.std(v) > 1e-6))
+def test_the_interval_is_scipys(values: list[float]) -> None:
+    spread = stats.sem(values)
+    expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=spread)
+    assert t_interval(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [[], [0.5]])
+def test_one_seed_has_no_interval(values: list[float]) -> None:
+    assert all(math.isnan(end) for end in t_interval(values))
+
+
+def test_equal_values_have_an_interval_of_no_width() -> None:
+    assert t_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([0.001, 0.002, 0.003], "tied"),  # 0.002 ± 0.0025
+        ([0.003, 0.003, 0.003], "tied"),  # does not hold 0, but is too small to matter
+        ([0.004, 0.005, 0.006], "no"),  # 0.005 ± 0.0025: ends beyond 0.005, without 0
+        ([0.000, 0.004, 0.008], "undecided"),  # 0.004 ± 0.0099
+        ([-0.02, 0.03, 0.04], "undecided"),  # 0.0167 ± 0.080
+        ([0.10, 0.11, 0.12], "no"),  # 0.11 ± 0.025
+        ([0.006, 0.006, 0.006], "no"),  # a small difference, but a sure one
+        ([0.1], None),
+    ],
+)
+def test_how_two_methods_compare(differences: list[float], expected: str | None) -> None:
+    best = pd.Series([0.7, 0.8, 0.9][: len(differences)])
+    assert compare(best, best - np.array(differences)) == expected
+
+
+@given(st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=6))
+def test_comparison_follows_its_definition(differences: list[float]) -> None:
+    base = pd.Series(np.linspace(0.4, 0.6, len(differences)))
+    other = base - np.array(differences)
+    low, high = t_interval(base - other)
+    if low >= -0.005 and high <= 0.005:
+        expected = "tied"
+    else:
+        expected = "undecided" if low <= 0 <= high else "no"
+    assert compare(base, other) == compare(other, base) == expected
+
+
+def test_only_seeds_that_both_have_are_compared() -> None:
+    best = pd.Series([0.9, 0.5, 0.5, 0.5], index=[0, 1, 2, 3])
+    other = pd.Series([0.5, 0.5, 0.5, 0.1], index=[1, 2, 3, 4])
+    assert compare(best, other) == "tied"
+    assert compare(best, pd.Series([0.5], index=[1])) is None
+    assert compare(best, pd.Series([0.5, 0.5], index=[7, 8])) is None
+
+
+def test_a_row_over_seeds(build: Build) -> None:
+    row = row_of(build({"a": BEST}), "a")
+    assert row["n_seeds"] == 3
+    assert row["n_failed"] == 0
+    assert row["n_labels"] == 5
+    assert row["headline_mean"] == row["accuracy_unlabelled_mean"] == pytest.approx(0.82)
+    assert row["headline_std"] == row["acc_all_std"] == pytest.approx(0.02)
+    assert row["headline_high"] - row["headline_mean"] == pytest.approx(0.0496827, abs=1e-6)
+    assert row["nmi_all_mean"] == 0.25
+    assert row["nmi_all_std"] == 0
+    assert (row["ari_unlabelled_mean"], row["purity_mean"]) == (0.125, 0.75)
+    assert (row["fit_seconds_median"], row["stage_seconds_median"]) == (2, 3)
+    assert (row["peak_memory_mib"], row["device"]) == (100, "cpu")
+    assert math.isnan(row["accuracy_test_mean"])  # a transductive trial has no test images
+
+
+def test_times_are_medians(make_record: MakeRecord) -> None:
+    cost = {"stage_seconds": 0.0, "peak_memory_mib": 1.0}
+    records = [
+        make_record(parts={"cost": cost | {"fit_seconds": seconds}}, seed=seed)
+        for seed, seconds in enumerate([1.0, 2.0, 90.0])
+    ]
+    assert row_of(table_of(records), "tiny")["fit_seconds_median"] == 2
+
+
+def test_one_seed_is_said(build: Build) -> None:
+    table = build({"a": [0.8], "b": [0.7]})
+    assert table[["headline_low", "headline_high", "headline_std"]].isna().all(axis=None)
+    assert table["tied_with_best"].isna().all()
+    (board,) = boards(table)
+    assert any(note.startswith("One seed: no intervals") for note in board.notes)
+    assert [row[1] for row in board.rows] == ["*.800*", ".700"]
+
+
+def test_a_failed_trial_is_counted_and_not_averaged(build: Build) -> None:
+    table = build({"a": [0.8, None, 0.84], "b": [None, None]})
+    row = row_of(table, "a")
+    assert (row["n_seeds"], row["n_failed"]) == (2, 1)
+    assert row["headline_mean"] == pytest.approx(0.82)
+    lost = row_of(table, "b")
+    assert (lost["n_seeds"], lost["n_failed"]) == (0, 2)
+    assert pd.isna(lost[["headline_mean", "rank", "tied_with_best", "fit_seconds_median"]]).all()
+    (board,) = boards(table)
+    cells = {cells[0]: cells[1] for cells in board.rows}
+    assert cells["a"].endswith(" (1 failed)")
+    assert cells["b"] == "failed (2)"
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout", "out-of-memory", "crashed"])
+def test_every_kind_of_failure_is_counted(make_record: MakeRecord, status: str) -> None:
+    table = table_of([make_record(None, {"status": status}), make_record(0.5, seed=1)])
+    assert row_of(table, "tiny")["n_failed"] == 1
+
+
+def test_what_does_not_apply_is_no_failure(
+    make_record: MakeRecord, make_trial: Callable[..., Trial]
+) -> None:
+    records = [
+        not_applicable(make_trial(method="supervised", level="0%")),
+        make_record(method="supervised"),
+        make_record(method="tiny", level="0%"),
+        make_record(method="tiny"),
+    ]
+    table = table_of(records)
+    row = row_of(table, "supervised", "0%")
+    assert (row["n_seeds"], row["n_failed"]) == (0, 0)
+    assert pd.isna(row["rank"])
+    (board,) = boards(table)
+    cells = {row[0]: row[1:3] for row in board.rows}
+    assert cells["supervised"][0] == "n/a"
+    assert board.columns[:3] == ["method", "0%", "5%"]
+
+
+# --- Ranks ---------------------------------------------------------------------------------------
+
+
+def test_ranks_and_ties(build: Build) -> None:
+    table = build(
+        {
+            "far": [0.70, 0.71, 0.72],
+            "near": [0.799, 0.818, 0.837],
+            "best": BEST,
+            "unsure": [0.82, 0.79, 0.80],
+            "twin": BEST,
+        }
+    )
+    assert list(table["method"]) == ["best", "twin", "near", "unsure", "far"]
+    assert list(table["rank"]) == [1, 1, 3, 4, 5]
+    ties = [None if pd.isna(tie) else tie for tie in table["tied_with_best"]]
+    assert ties == [None, None, "tied", "undecided", "no"]
+    (board,) = boards(table)
+    cells = {row[0]: row[1] for row in board.rows}
+    assert cells["best"] == "*.820±.050*"
+    assert cells["near"].endswith("≈")
+    assert cells["unsure"].endswith("?")
+    assert cells["far"] == ".710±.025"
+    assert any("tied with the best" in note for note in board.notes)
+
+
+def test_levels_are_ranked_apart_and_ordered_by_size(make_record: MakeRecord) -> None:
+    values = {"0%": (0.1, 0.2), "10%": (0.4, 0.3), "5%": (0.3, 0.2), "500": (0.1, 0.9)}
+    records = [
+        make_record(value, method=method, level=level)
+        for level, pair in values.items()
+        for method, value in zip("ab", pair, strict=True)
+    ]
+    table = table_of(records)
+    order = [tuple(row) for row in table[["level", "method", "rank"]].to_numpy()]
+    assert order == [
+        ("0%", "b", 1),
+        ("0%", "a", 2),
+        ("5%", "a", 1),
+        ("5%", "b", 2),
+        ("10%", "a", 1),
+        ("10%", "b", 2),
+        ("500", "b", 1),
+        ("500", "a", 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "one", "other"),
+    [
+        ("dataset", "toy", "digits"),
+        ("protocol", "transductive", "inductive"),
+        ("selection", "stratified", "representative"),
+        ("schedule", "quick", "paper"),
+    ],
+)
+def test_settings_are_never_ranked_together(
+    make_record: MakeRecord, field: str, one: str, other: str
+) -> None:
+    records = [
+        make_record(value, method=method, seed=seed, **{field: setting})
+        for setting, shift in ((one, 0.0), (other, 0.4))
+        for method, mean in (("a", 0.3), ("b", 0.2))
+        for seed, value in enumerate([mean + shift, mean + shift + 0.01])
+    ]
+    table = table_of(records)
+    assert len(table) == 4
+    for setting in (one, other):
+        ranks = table[table[field] == setting].set_index("method")["rank"].to_dict()
+        assert ranks == {"a": 1, "b": 2}
+    found = boards(table)
+    assert len(found) == 2
+    assert all(len(board.rows) == 2 for board in found)
+    words = [word for board in found for word in board.title.split() if word in (one, other)]
+    assert sorted(words) == sorted([one, other])
+
+
+def test_a_variant_is_a_row_of_its_own(make_record: MakeRecord) -> None:
+    changed = {"variant": {"lam": 0.5}, "params": {"lam": 0.5}}
+    table = table_of([make_record(0.5), make_record(0.6, **changed)])
+    assert list(table["variant"]) == ["lam=0.5", ""]
+    assert list(table["rank"]) == [1, 2]
+    (board,) = boards(table)
+    assert [row[0] for row in board.rows] == ["tiny lam=0.5", "tiny"]
+
+
+def test_mean_ranks(make_record: MakeRecord) -> None:
+    """Over the levels above 0, of those that have one at each of them and are no copies."""
+    values: dict[str, dict[str, float | None]] = {
+        "good": {"0%": 0.1, "5%": 0.9, "10%": 0.8},
+        "better": {"0%": 0.2, "5%": 0.8, "10%": 0.9},
+        "copy": {"0%": 0.3, "5%": 0.7, "10%": 0.7},
+        "broken": {"0%": 0.4, "5%": None, "10%": 0.6},
+        "worse": {"0%": 0.5, "5%": 0.5, "10%": 0.5},
+    }
+    records = [
+        make_record(
+            value, {"same_as": "good"} if (method, level) == ("copy", "5%") else {}, method=method,
+            level=level,
+        )
+        for method, row in values.items()
+        for level, value in row.items()
+    ]  # fmt: skip
+    (board,) = boards(table_of(records))
+    place = board.columns.index("mean rank")
+    assert [(row[0], row[place]) for row in board.rows] == [
+        ("better", "1.5"),
+        ("good", "1.5"),
+        ("worse", "4.5"),
+        ("broken", ""),
+        ("copy", ""),
+    ]
+    cells = {row[0]: row[board.columns.index("5%")] for row in board.rows}
+    assert cells["copy"] == ".700 (= good)"
+    assert cells["good"] == "*.900*"
+    assert any(note.startswith("(= x)") for note in board.notes)
+
+
+def test_level_0_has_no_part_in_mean_ranks(make_record: MakeRecord) -> None:
+    (board,) = boards(table_of([make_record(level="0%")]))
+    assert board.rows[0][board.columns.index("mean rank")] == ""
+
+
+# --- The file and the table ----------------------------------------------------------------------
+
+
+def many(make_record: MakeRecord) -> list[dict[str, Any]]:
+    """Records of two boards, three methods, two levels and four seeds, one of them failed."""
+    noise = np.random.default_rng(0)
+    return [
+        make_record(
+            None if (method, seed) == ("c", 2) else float(noise.uniform()),
+            {"same_as": "a"} if (method, level) == ("b", "0%") else {},
+            method=method,
+            seed=seed,
+            level=level,
+            schedule=schedule,
+        )
+        for schedule in ("quick", "paper")
+        for method in "abc"
+        for level in ("0%", "5%")
+        for seed in range(4)
+    ]
+
+
+@settings(max_examples=5)
+@given(random=st.randoms(use_true_random=False))
+def test_the_file_does_not_depend_on_the_order_of_records(
+    make_record: MakeRecord, tmp_path_factory: pytest.TempPathFactory, random: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("order")
+    records = many(make_record)
+    write_csv(table_of(records), folder / "one.csv")
+    random.shuffle(records)
+    write_csv(table_of(records), folder / "other.csv")
+    assert (folder / "one.csv").read_bytes() == (folder / "other.csv").read_bytes()
+
+
+def test_the_file_has_the_designed_columns_and_numbers(
+    tmp_path: Path, make_record: MakeRecord
+) -> None:
+    place = Store(tmp_path)
+    for record in many(make_record):
+        place.write(record)
+    write_csv(leaderboard(tmp_path), tmp_path / "leaderboard.csv")
+    text = (tmp_path / "leaderboard.csv").read_text()
+    assert text.splitlines()[0] == COLUMNS
+    assert "±" not in text and "\r" not in text
+    table = pd.read_csv(tmp_path / "leaderboard.csv", keep_default_na=False, na_values=[""])
+    assert len(table) == 12
+    for name in set(COLUMNS.split(",")) - TEXTS:
+        assert pd.api.types.is_numeric_dtype(table[name]), name
+    for name in ("n_labels", "n_seeds", "n_failed", "rank"):
+        assert pd.api.types.is_integer_dtype(table[name]), name
+    assert list(table["headline_mean"]) == pytest.approx(
+        list(leaderboard(tmp_path)["headline_mean"]), rel=1e-5
+    )
+    assert list(table["level"].unique()) == ["0%", "5%"]
+
+
+def test_what_does_not_apply_is_empty(build: Build, tmp_path: Path) -> None:
+    write_csv(build({"a": [None]}), tmp_path / "leaderboard.csv")
+    header, row = (tmp_path / "leaderboard.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), row.split(","), strict=True))
+    assert {name for name, cell in cells.items() if cell} == {
+        *("dataset", "protocol", "selection", "schedule", "level", "n_labels", "method"),
+        *("n_seeds", "n_failed"),
+    }
+
+
+def test_a_table_for_markdown(build: Build) -> None:
+    (board,) = boards(build({"b": [0.7], "a": [0.8]}))
+    lines = markdown(board).splitlines()
+    assert lines[0] == "**toy · transductive · stratified labels · schedule quick**"
+    assert lines[2:6] == [
+        "| method | 5% | mean rank | fit s | shared s |",
+        "| --- | --- | --- | --- | --- |",
+        "| a | **.800** | 1.0 | 2.0 | 3.0 |",
+        "| b | .700 | 2.0 | 2.0 | 3.0 |",
+    ]
+    assert lines[7:] == board.notes
+
+
+@pytest.mark.parametrize(
+    ("protocol", "images"), [("transductive", "unlabelled"), ("inductive", "test")]
+)
+def test_the_notes_say_what_the_headline_is(build: Build, protocol: str, images: str) -> None:
+    (board,) = boards(build({"a": [0.8]}, protocol=protocol))
+    assert f"both on the {images} images" in board.notes[0]
+
+
+def test_an_empty_store_has_an_empty_leaderboard(tmp_path: Path) -> None:
+    table = leaderboard(tmp_path)
+    assert table.empty
+    assert boards(table) == []
+    write_csv(table, tmp_path / "leaderboard.csv")
+    assert (tmp_path / "leaderboard.csv").read_text() == COLUMNS + "\n"
+
+
+def test_no_results_no_leaderboard() -> None:
+    with pytest.raises(BenchError, match="there is no results folder"):
+        leaderboard("nowhere")

@@ -1,0 +1,449 @@
+"""The losses of SimCLR and of SCAN, and what SCAN is made of besides: neighbours, loop, SimCLR.
+
+Losses are compared with plain loops over the formulas in float64.
+"""
+
+from __future__ import annotations
+
+import doctest
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch.nn import functional as F
+
+from methods.method import Arrays, Context
+from methods.toolkit import contrastive
+from methods.toolkit import neighbours as toolkit
+from methods.toolkit.contrastive import (
+    SmallResNet,
+    cosine_schedule,
+    full_batches,
+    load_weights,
+    nt_xent,
+    simclr,
+)
+from methods.toolkit.neighbours import (
+    HISTORY,
+    NeighbourLists,
+    Training,
+    assignment_summary,
+    labelled_loss,
+    majority_classes,
+    neighbours,
+    scan_loss,
+    self_labelling_loss,
+    train_assignments,
+)
+
+
+class Killed(Exception):
+    """Stands for a kill right after a checkpoint was written."""
+
+
+class Memory(Context):
+    """Keeps the one checkpoint in memory, as bytes; `lives` checkpoints later it is killed."""
+
+    def __init__(self, lives: int | None = None) -> None:
+        super().__init__()
+        self.lives = lives
+        self.saved: bytes | None = None
+
+    def checkpoint(self, name: str) -> Memory:
+        return self
+
+    def load(self) -> dict[str, Any] | None:
+        return self.saved and torch.load(io.BytesIO(self.saved), weights_only=True)
+
+    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        file = io.BytesIO()
+        torch.save(state(), file)
+        self.saved = file.getvalue()
+        if self.lives is not None:
+            self.lives -= 1
+            if self.lives == 0:
+                raise Killed
+
+
+def random(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def softmax(row: list[float]) -> list[float]:
+    terms = [math.exp(value) for value in row]
+    return [term / sum(terms) for term in terms]
+
+
+@pytest.mark.parametrize("module", [contrastive, toolkit])
+def test_the_examples_in_the_docstrings(module: object) -> None:
+    result = doctest.testmod(module)  # type: ignore[arg-type]
+    assert result.attempted > 0 and result.failed == 0
+
+
+def plain_nt_xent(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> float:
+    rows = [*z1.tolist(), *z2.tolist()]
+
+    def similarity(a: list[float], b: list[float]) -> float:
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        return dot / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
+
+    total = 0.0
+    for i, row in enumerate(rows):
+        positive = (i + len(z1)) % len(rows)
+        terms = [
+            math.exp(similarity(row, other) / temperature) for k, other in enumerate(rows) if k != i
+        ]
+        total -= similarity(row, rows[positive]) / temperature - math.log(sum(terms))
+    return total / len(rows)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_nt_xent_is_the_papers_double_loop(n: int, temperature: float) -> None:
+    z1, z2 = random(n, 5, seed=1), random(n, 5, seed=2)
+    expected = plain_nt_xent(z1, z2, temperature)
+    assert nt_xent(z1, z2, temperature).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_nt_xent_gradient() -> None:
+    z1, z2 = random(4, 3, seed=1).requires_grad_(), random(4, 3, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, 0.5), (z1, z2))
+
+
+def test_nt_xent_does_not_depend_on_lengths() -> None:
+    z1, z2 = random(6, 4, seed=1), random(6, 4, seed=2)
+    lengths = torch.arange(1, 7, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(nt_xent(z1 * lengths, z2 / lengths), nt_xent(z1, z2))
+
+
+def test_nt_xent_of_half_precision_is_computed_in_fp32() -> None:
+    z1, z2 = random(6, 4, seed=1).bfloat16(), random(6, 4, seed=2).bfloat16()
+    loss = nt_xent(z1, z2)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, nt_xent(z1.float(), z2.float()))
+
+
+@pytest.mark.parametrize(
+    ("z1", "z2", "temperature", "message"),
+    [
+        (random(3, 2), random(4, 2), 0.1, r"z1 has shape \(3, 2\) and z2 \(4, 2\)"),
+        (random(3), random(3), 0.1, r"expected the same \(n, d\)"),
+        (random(0, 2), random(0, 2), 0.1, r"expected the same \(n, d\)"),
+        (random(3, 2), random(3, 2), 0.0, "temperature is 0.0; expected a positive number"),
+        (random(3, 2), random(3, 2), math.nan, "temperature is nan"),
+    ],
+)
+def test_nt_xent_refuses(
+    z1: torch.Tensor, z2: torch.Tensor, temperature: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        nt_xent(z1, z2, temperature)
+
+
+def plain_scan_loss(anchors: torch.Tensor, others: torch.Tensor, weight: float) -> float:
+    p = [softmax(row) for row in anchors.tolist()]
+    q = [softmax(row) for row in others.tolist()]
+    consistency, mean = 0.0, [0.0] * len(p[0])
+    for p_row, q_row in zip(p, q, strict=True):
+        dot = 0.0
+        for j, (a, b) in enumerate(zip(p_row, q_row, strict=True)):
+            dot += a * b
+            mean[j] += a / len(p)
+        consistency += math.log(dot) / len(p)
+    return -consistency + weight * sum(m * math.log(m) for m in mean)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("shape", [(1, 2), (5, 3), (8, 20)])
+def test_scan_loss_is_the_papers_double_loop(shape: tuple[int, int], weight: float) -> None:
+    anchors, others = random(*shape, seed=1, scale=3), random(*shape, seed=2, scale=3)
+    expected = plain_scan_loss(anchors, others, weight)
+    assert scan_loss(anchors, others, weight).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_scan_loss_gradient_reaches_both() -> None:
+    anchors, others = random(4, 3, seed=1).requires_grad_(), random(4, 3, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(scan_loss, (anchors, others))
+
+
+def test_scan_loss_where_probabilities_underflow() -> None:
+    """exp(-10,000) is 0 in every precision; the log of the dot product is known all the same."""
+    anchors = torch.tensor([[1e4, 0.0], [0.0, 1e4]], requires_grad=True)
+    others = torch.tensor([[0.0, 1e4], [0.0, 1e4]], requires_grad=True)
+    loss = scan_loss(anchors, others, entropy_weight=5.0)
+    expected = (1e4 - math.log(2)) / 2 - 5 * math.log(2)  # the second pair agrees
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    loss.backward()
+    assert anchors.grad is not None and anchors.grad.isfinite().all()
+    assert others.grad is not None and others.grad.isfinite().all()
+    assert others.grad[0].tolist() == pytest.approx([-0.25, 0.25], abs=1e-3)  # so it moves
+
+
+def test_scan_loss_is_lowest_where_pairs_agree_and_all_clusters_are_used() -> None:
+    sure = 50 * torch.eye(4)
+    best = scan_loss(sure, sure)
+    assert best.item() == pytest.approx(-5 * math.log(4), abs=1e-5)
+    assert scan_loss(sure, sure.roll(1, 0)) > best  # pairs disagree
+    assert scan_loss(sure[:1].repeat(4, 1), sure[:1].repeat(4, 1)) > best  # one cluster is used
+    assert scan_loss(0 * sure, 0 * sure) > best  # nothing is sure
+
+
+@pytest.mark.parametrize("shapes", [((3, 2), (3, 4)), ((3,), (3,)), ((0, 2), (0, 2))])
+def test_scan_loss_refuses(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"expected the same \(n, K\)"):
+        scan_loss(random(*shapes[0]), random(*shapes[1]))
+
+
+def test_labelled_loss_is_the_cross_entropy_of_the_labelled() -> None:
+    logits, y = random(6, 3), torch.tensor([-1, 2, -1, 0, 1, -1])
+    expected = F.cross_entropy(logits[y >= 0], y[y >= 0])
+    torch.testing.assert_close(labelled_loss(logits, y, 3), expected)
+
+
+def test_labelled_loss_sums_over_the_clusters_of_a_class() -> None:
+    """Of 7 clusters and 3 classes, class 0 has clusters 0, 3, 6, class 1 has 1, 4, class 2 2, 5."""
+    logits, y = random(4, 7), torch.tensor([0, 1, -1, 2])
+    expected = 0.0
+    for row, members in ((0, [0, 3, 6]), (1, [1, 4]), (3, [2, 5])):
+        p = softmax(logits[row].tolist())
+        expected -= math.log(sum(p[j] for j in members)) / 3
+    assert labelled_loss(logits, y, 3).item() == pytest.approx(expected, abs=1e-12)
+    assert torch.autograd.gradcheck(lambda x: labelled_loss(x, y, 3), logits.requires_grad_())
+
+
+def test_labelled_loss_without_labels_is_0_and_has_no_gradient() -> None:
+    logits = random(4, 3).requires_grad_()
+    loss = labelled_loss(logits, torch.full((4,), -1), 0) + 0 * logits.sum()
+    loss.backward()
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_self_labelling_weighs_clusters_equally() -> None:
+    weak = torch.tensor([[9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [0.0, 9.0], [0.1, 0.0]])
+    strong = random(5, 2).float()
+    log_p = strong.log_softmax(1)
+    first = -(log_p[0, 0] + log_p[1, 0] + log_p[2, 0]) / 3  # three confident images in cluster 0
+    expected = (first - log_p[3, 1]) / 2  # one in cluster 1; the last one is not confident
+    loss = self_labelling_loss(weak, strong, 0.99)
+    assert loss is not None
+    torch.testing.assert_close(loss, expected)
+
+
+def test_self_labelling_has_a_gradient_for_the_strong_view_alone() -> None:
+    weak, strong = random(4, 3, scale=30).requires_grad_(), random(4, 3, seed=1).requires_grad_()
+    loss = self_labelling_loss(weak, strong, 0.9)
+    assert loss is not None
+    loss.backward()
+    assert weak.grad is None and strong.grad is not None and strong.grad.any()
+
+
+def test_self_labelling_where_nothing_is_confident() -> None:
+    even = torch.zeros(4, 2)
+    assert self_labelling_loss(even, even, 0.5) is None  # 0.5 is not above 0.5
+
+
+# Neighbours
+
+
+def test_neighbours_are_the_most_similar_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolkit, "BLOCK", 32)  # 100 rows: three blocks and a short one
+    X = np.random.default_rng(0).normal(size=(100, 6))
+    found = neighbours(X.astype(np.float32), random_state=0, context=Context(), k=7)["indices"]
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    for i in range(len(X)):
+        similarity = np.array([unit[i] @ unit[j] if j != i else -2 for j in range(len(X))])
+        assert found[i].tolist() == np.argsort(-similarity)[:7].tolist()
+    assert found.shape == (100, 7) and found.dtype == np.int64
+
+
+def test_an_instance_is_not_its_own_neighbour_even_among_copies() -> None:
+    X = np.ones((5, 3), dtype=np.float32)
+    X[4] = 0  # similar to none
+    found = neighbours(X, random_state=0, context=Context(), k=4)["indices"]
+    assert all(set(row) == set(range(5)) - {i} for i, row in enumerate(found))
+    assert all(found[:4, 3] == 4)
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_neighbours_refuses_a_number_that_is_not_there(k: int) -> None:
+    with pytest.raises(ValueError, match=f"k is {k} with 5 instances; expected 1 to 4"):
+        neighbours(np.ones((5, 3)), random_state=0, context=Context(), k=k)
+
+
+def test_neighbours_refuses_what_is_not_finite() -> None:
+    with pytest.raises(ValueError, match="finite numbers"):
+        neighbours(np.array([[0.0], [np.nan]]), random_state=0, context=Context(), k=1)
+
+
+def test_neighbours_known_to_be_of_another_class_are_removed() -> None:
+    indices = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [2, 1, 0], [0, 1, 2]])
+    y = np.array([0, 1, 1, -1, 0])
+    lists = NeighbourLists.of(indices, y)
+    kept = [
+        row[:count].tolist()
+        for row, count in zip(lists.indices, lists.counts.tolist(), strict=True)
+    ]
+    assert kept == [[3], [2, 3], [1, 3], [2, 1, 0], [0]]
+
+
+def test_an_instance_without_a_neighbour_left_is_its_own() -> None:
+    lists = NeighbourLists.of(np.array([[1, 2], [0, 2], [0, 1]]), np.array([0, 1, 2]))
+    assert lists.draw(torch.arange(3), torch.Generator().manual_seed(0)).tolist() == [0, 1, 2]
+
+
+def test_neighbours_are_drawn_evenly_from_those_that_are_kept() -> None:
+    indices = np.array([[1, 2, 3, 4], [0, 2, 3, 4]] + [[0, 1, 2, 3]] * 3)
+    lists = NeighbourLists.of(indices, np.array([0, -1, 1, -1, -1]))
+    rows = torch.zeros(6000, dtype=torch.int64)
+    drawn = lists.draw(rows, torch.Generator().manual_seed(0)).bincount(minlength=5)
+    assert drawn[0] == 0 and drawn[2] == 0
+    assert ((drawn[[1, 3, 4]] - 2000).abs() < 200).all()
+
+
+# The loop that all phases share
+
+
+def test_an_epoch_without_a_step_ends_the_training() -> None:
+    module = torch.nn.Linear(2, 3)
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+
+    def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+        logits = module(x[rows])
+        return (logits.square().mean() if step < 4 else None), logits
+
+    memory = Memory()
+    history = train_assignments("test", module, loss, 20, Training(9, 5, 0.1), 0, memory)
+    assert history.shape == (2, len(HISTORY)) and np.isnan(history[:, 0]).tolist() == [False, True]
+    again = train_assignments("test", module, loss, 20, Training(9, 5, 0.1), 0, memory)
+    assert np.array_equal(history, again, equal_nan=True)  # nor does it go on when resumed
+
+
+def test_the_history_tells_how_clusters_are_used() -> None:
+    module = torch.nn.Linear(1, 4)
+    logits = torch.log(torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.5, 0.2, 0.2]]))
+
+    def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return module.weight.square().sum(), logits[rows]
+
+    history = train_assignments("test", module, loss, 2, Training(1, 2, 0.1), 0, Context())
+    mean = np.array([0.4, 0.3, 0.15, 0.15])
+    expected = [2, -(mean * np.log(mean)).sum(), 0.6]
+    assert history[0, 1:].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_summary_sees_a_collapse_in_spite_of_strays() -> None:
+    p = np.full((1000, 10), 0.01, dtype=np.float32)
+    p[:, 0] = 0.91
+    p[:9] = np.eye(10)[1:]  # one stray in every other cluster
+    summary = assignment_summary(p)
+    assert summary["clusters_in_use"] == 10 and summary["collapsed"]
+    assert 1 < summary["effective_clusters"] < 1.1
+    spread = assignment_summary(np.eye(10)[np.arange(1000) % 10])
+    assert spread["effective_clusters"] == pytest.approx(10) and not spread["collapsed"]
+    assert spread["assignment_entropy"] == pytest.approx(np.log(10))
+
+
+def test_clusters_take_the_class_of_most_labelled_members() -> None:
+    clusters = np.array([0, 0, 0, 1, 2, 2, 3, 3, 4])
+    y = np.array([1, 1, 0, -1, 1, 1, 0, 1, -1])
+    # Cluster 0: class 1 by 2 to 1. 1: nothing known, so 1 mod 2. 3: a tie, so 3 mod 2. 4: 4 mod 2.
+    assert majority_classes(clusters, y, 5).tolist() == [1, 1, 1, 1, 0]
+    assert majority_classes(clusters, np.full(9, -1), 5).tolist() == [0, 1, 2, 3, 4]
+    assert majority_classes(clusters, np.array([4, 3, 2, 1, 0, 0, 0, 0, 0]), 5).tolist() == [
+        *range(5)
+    ]
+
+
+# SimCLR
+
+
+def features_of(seed: int = 0, context: Context | None = None, **changes: Any) -> Arrays:
+    params = {"epochs": 3, "batch_size": 32, "lr": 0.1, "feature_dim": 16, "projection_dim": 8}
+    images = (load_digits().images[:100] * 15.9).astype(np.uint8)
+    return simclr(
+        images,
+        random_state=seed,
+        context=context or Context(),
+        **{**params, "width": 2, **changes},
+    )
+
+
+def test_simclr_returns_features_weights_and_losses() -> None:
+    arrays = features_of()
+    assert arrays["features"].shape == (100, 16) and arrays["features"].dtype == np.float32
+    lengths = np.linalg.norm(arrays["features"], axis=1)
+    assert np.isfinite(arrays["features"]).all() and lengths.min() > 0
+    assert arrays["loss"].shape == (3,) and arrays["loss"].dtype == np.float64
+    encoder = SmallResNet((8, 8), width=2, feature_dim=16)
+    load_weights(encoder, arrays, "encoder.")
+    assert any(name.startswith("weights.projection.") for name in arrays)
+
+
+def test_simclr_learns() -> None:
+    loss = features_of(epochs=25, width=8, feature_dim=32)["loss"]
+    blind = np.log(2 * 32 - 1)  # the loss where all projections are the same
+    assert loss[0] > blind and loss[-3:].mean() < blind - 0.1
+
+
+def test_simclr_follows_its_seed() -> None:
+    first, again, other = features_of(0), features_of(0), features_of(1)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["features"], other["features"])
+
+
+def test_simclr_does_not_touch_torchs_own_generator() -> None:
+    torch.manual_seed(1)
+    first = features_of()
+    torch.manual_seed(2)
+    assert np.array_equal(first["features"], features_of()["features"])
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+def test_simclr_goes_on_after_a_kill(lives: int) -> None:
+    memory = Memory(lives)
+    with pytest.raises(Killed):
+        features_of(context=memory)
+    memory.lives = None
+    resumed, undisturbed = features_of(context=memory), features_of()
+    assert all(np.array_equal(resumed[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_simclr_without_epochs_gives_the_first_weights() -> None:
+    arrays = features_of(epochs=0)
+    assert arrays["loss"].shape == (0,) and arrays["features"].shape == (100, 16)
+
+
+def test_simclr_says_that_it_diverged() -> None:
+    with pytest.raises(FloatingPointError, match="SimCLR's loss became nan; lower the learning"):
+        features_of(lr=1e30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": -1}, "epochs is -1; expected 0 or more"),
+        ({"temperature": 0}, "temperature is 0; expected a positive number"),
+        ({"projection_dim": 0}, "projection_dim is 0; expected at least 1"),
+        ({"width": 0}, "width is 0, feature_dim 16; expected at least 1"),
+    ],
+)
+def test_simclr_refuses(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        features_of(**changes)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    factors = [cosine_schedule(step, 200) for step in range(200)]
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0] and max(factors) == 1
+    assert factors[4:] == sorted(factors[4:], reverse=True) and 0 < factors[-1] < 1e-3
+
+
+def test_batches_are_full_unless_there_is_only_one() -> None:
+    assert [len(b) for b in full_batches(torch.arange(10), 4)] == [4, 4]
+    assert [len(b) for b in full_batches(torch.arange(3), 4)] == [3]

@@ -1,0 +1,218 @@
+"""Records on disk: whole or not at all, found again by their trial, read as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import store
+from bench.errors import BenchError
+from bench.store import (
+    Store,
+    dump_record,
+    flatten_record,
+    load_results,
+    read_record,
+    write_atomically,
+)
+from bench.trial import Trial
+
+MakeRecord = Callable[..., dict[str, Any]]
+MakeTrial = Callable[..., Trial]
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def broken_disk(*anything: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_record_comes_back(tmp_path: Path, make_record: MakeRecord) -> None:
+    record = make_record(seed=3)
+    path = Store(tmp_path).write(record)
+    trial = Trial.from_json(record["trial"])
+    assert path == tmp_path / "trials" / trial.path
+    assert Store(tmp_path).read(trial) == record
+    assert read_record(path) == record
+
+
+def test_a_record_replaces_the_older_one(tmp_path: Path, make_record: MakeRecord) -> None:
+    place = Store(tmp_path)
+    place.write(make_record(None))
+    place.write(make_record(0.75))
+    assert [record["headline"] for record in place] == [0.75]
+
+
+def test_there_is_no_record_of_another_trial(
+    tmp_path: Path, make_record: MakeRecord, make_trial: MakeTrial
+) -> None:
+    place = Store(tmp_path)
+    place.write(make_record())
+    assert place.read(make_trial(seed=1)) is None
+    other = make_trial(params={"n_clusters": 9})  # the same path, another identity
+    assert place.path(other) == place.path(make_trial())
+    assert place.read(other) is None
+    assert place.read(make_trial()) is not None
+
+
+def test_records_come_ordered_and_views_are_none(tmp_path: Path, make_record: MakeRecord) -> None:
+    place = Store(tmp_path)
+    assert list(place) == []
+    for method, seed in (("b", 0), ("a", 1), ("a", 0)):
+        path = place.write(make_record(method=method, seed=seed))
+    (path.parent / "0.views.json").write_text("{}")
+    found = [(record["trial"]["method"], record["trial"]["seed"]) for record in place]
+    assert found == [("a", 0), ("a", 1), ("b", 0)]
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync", "chmod"])
+def test_a_write_that_fails_leaves_the_old_record_and_no_draft(
+    tmp_path: Path, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    place = Store(tmp_path)
+    path = place.write(make_record(0.25))
+    monkeypatch.setattr(store.os, call, broken_disk)
+    with pytest.raises(OSError, match="No space left"):
+        place.write(make_record(0.75))
+    assert read_record(path)["headline"] == 0.25
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_what_is_no_json_leaves_the_old_record(tmp_path: Path, make_record: MakeRecord) -> None:
+    place = Store(tmp_path)
+    path = place.write(make_record(0.25))
+    with pytest.raises(TypeError):
+        place.write(make_record(0.75, {"cluster_sizes": {1, 2}}))
+    assert read_record(path)["headline"] == 0.25
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_is_swapped_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then a reader sees the old text, although the new one is complete beside it."""
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    seen: list[str] = []
+    replace = store.os.replace
+
+    def look(draft: str, final: Path) -> None:
+        seen.extend([Path(draft).read_text(), Path(final).read_text()])
+        replace(draft, final)
+
+    monkeypatch.setattr(store.os, "replace", look)
+    write_atomically(path, "new")
+    assert seen == ["new", "old"]
+    assert path.read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o644  # others may read it
+
+
+@given(
+    history=st.lists(st.dictionaries(st.text(), json_values, max_size=3), max_size=3),
+    subsets=st.dictionaries(st.text(min_size=1), json_values, max_size=3),
+    others=st.dictionaries(st.text(), json_values, max_size=3),
+)
+def test_a_dump_is_json_of_the_same_record(
+    history: list[Any], subsets: dict[str, Any], others: dict[str, Any]
+) -> None:
+    record = others | {"history": history, "subsets": subsets}
+    assert json.loads(dump_record(record)) == record
+    assert list(json.loads(dump_record(record))) == list(record)
+
+
+def test_a_dump_has_a_line_per_row(make_record: MakeRecord) -> None:
+    short = make_record(parts={"history": [{"epoch": 1}]})
+    long = make_record(parts={"history": [{"epoch": 1}, {"epoch": 2}]})
+    lines, more = dump_record(short).splitlines(), dump_record(long).splitlines()
+    assert len(more) == len(lines) + 1
+    assert '  {"epoch": 2}' in more
+    assert sum(line.startswith('  "unlabelled": {') for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda text: "", id="empty"),
+        pytest.param(lambda text: text[: len(text) // 2], id="half"),
+        pytest.param(lambda text: "[]", id="a list"),
+        pytest.param(lambda text: "\x00\xff", id="bytes"),
+        pytest.param(lambda text: text.replace('"status"', '"state"'), id="no status"),
+        pytest.param(lambda text: text.replace('"identity"', '"id"'), id="no identity"),
+        pytest.param(lambda text: text.replace('"dataset":', '"data":'), id="other fields"),
+        pytest.param(lambda text: text.replace("stratified", "best"), id="no selection"),
+        pytest.param(lambda text: text.replace('"level": "5%"', '"level": "x"'), id="no level"),
+    ],
+)
+def test_a_damaged_record_is_said_in_one_sentence(
+    tmp_path: Path, make_record: MakeRecord, damage: Callable[[str], str]
+) -> None:
+    record = make_record()
+    path = Store(tmp_path).write(record)
+    damaged = damage(path.read_text())
+    assert damaged != path.read_text()
+    path.write_bytes(damaged.encode("latin-1"))
+    for read in (
+        lambda: read_record(path),
+        lambda: Store(tmp_path).read(Trial.from_json(record["trial"])),
+        lambda: load_results(tmp_path),
+    ):
+        with pytest.raises(BenchError) as refused:
+            read()
+        assert str(refused.value).startswith(f"{path} is not a record (")
+        assert str(refused.value).endswith("); delete it and run again")
+
+
+def test_results_as_a_table(tmp_path: Path, make_record: MakeRecord) -> None:
+    place = Store(tmp_path)
+    place.write(make_record(0.75, variant={"lam": 0.5}, params={"lam": 0.5}))
+    place.write(make_record(None, seed=1))
+    table = load_results(tmp_path).sort_values("seed")
+    assert len(table) == 2
+    good, failed = (row for _, row in table.iterrows())
+    expected = {
+        "dataset": "toy",
+        "protocol": "transductive",
+        "selection": "stratified",
+        "schedule": "quick",
+        "method": "tiny",
+        "variant": "lam=0.5",
+        "params": '{"lam": 0.5}',
+        "level": "5%",
+        "seed": 0,
+        "status": "ok",
+        "n_labels": 5,
+        "headline": 0.75,
+        "fit_seconds": 2.0,
+        "stage_seconds": 3.0,
+        "peak_memory_mib": 100.0,
+        "device": "cpu",
+    }
+    assert {name: good[name] for name in expected} == expected
+    for subset in ("all", "labelled", "unlabelled"):
+        metrics = {"acc": 0.75, "accuracy": 0.75, "nmi": 0.25, "ari": 0.125, "purity": 0.75}
+        assert {name: good[f"{name}_{subset}"] for name in metrics} == metrics
+    assert (failed["status"], failed["error"]) == ("failed", "ValueError: it broke")
+    empty = ["headline", "acc_all", "fit_seconds", "same_as"]
+    assert failed[empty].isna().all()
+    assert good[["same_as", "error"]].isna().all()
+
+
+def test_a_row_has_every_field_of_the_trial(make_record: MakeRecord) -> None:
+    record = make_record()
+    assert set(record["trial"]) <= set(flatten_record(record))
+
+
+def test_results_that_are_not_there() -> None:
+    with pytest.raises(BenchError, match="there is no results folder nowhere; `bench run` makes"):
+        load_results("nowhere")
+
+
+def test_results_without_records(tmp_path: Path) -> None:
+    assert load_results(tmp_path).empty
