@@ -215,7 +215,8 @@ def _notes(board: pd.DataFrame, what: str) -> list[str]:
     """What a reader has to know to read the board."""
     notes = [
         f"Headline: at level 0 ACC (best one-to-one mapping), above it accuracy (cluster j is "
-        f"class j), both on {what}. *best of its level*; mean rank over the levels above 0.",
+        f"class j), both on {what}. The best of each level stands out. Mean rank: over the levels "
+        "above 0.",
         "fit s: median seconds of a fit without its shared stages; shared s: those stages, which "
         "several trials use but compute once.",
     ]

@@ -227,9 +227,11 @@ class Costs:
         """Take the costs of finished trials over."""
         for record in records:
             cost = record.get("cost")
+            trial = Trial.from_json(record["trial"])
+            if record["status"] == "n/a":
+                self.seconds[_trial_key(trial)] = 0.0
             if record["status"] != "ok" or not cost:
                 continue
-            trial = Trial.from_json(record["trial"])
             self.seconds[_trial_key(trial)] = cost["fit_seconds"] + cost["predict_seconds"]
             for stage in cost["stages"]:
                 key = _stage_key(trial, stage["name"], stage["params"])
