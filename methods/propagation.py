@@ -127,7 +127,7 @@ class KMeansPropagation(ClassifierMethod):
     labels_ : ``(n,)`` int64, the classifier's prediction; without any label, k-means' clusters.
     cluster_labels_ : ``(n,)`` int64, the cluster of each instance.
     cluster_classes_ : ``(k,)`` int64, the class that each cluster took from its labelled members,
-        -1 if it has none. Not there without any label.
+        -1 if it has none.
     probabilities_ : ``(n, n_clusters)`` float32.
     same_as_ : ``"kmeans"`` without any label, else None.
     """
