@@ -18,7 +18,7 @@ import numpy as np
 from methods.method import Arrays, Context, Method, StageRequest, Tags
 from methods.registry import register
 
-MINUTES = 600
+TEN_MINUTES = 600
 
 
 def folder() -> Path:
@@ -98,7 +98,7 @@ class Victim(Failing):
     def fail(self, X: np.ndarray, context: Context) -> None:
         """Tell its number and wait."""
         tell("victim")
-        time.sleep(MINUTES)
+        time.sleep(TEN_MINUTES)
 
 
 @register("stubborn")
@@ -109,9 +109,9 @@ class Stubborn(Failing):
         """Wait, with a child that waits."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({MINUTES})"])
+        subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({TEN_MINUTES})"])
         tell("stubborn")
-        time.sleep(MINUTES)
+        time.sleep(TEN_MINUTES)
 
 
 @register("parent")
@@ -122,7 +122,7 @@ class Parent(Failing):
         """Fork, and go on."""
         if os.fork() == 0:
             tell("child")
-            time.sleep(MINUTES)
+            time.sleep(TEN_MINUTES)
             os._exit(0)
 
 

@@ -19,6 +19,7 @@ from methods.method import Arrays, Context, Method, StageRequest, check_labels, 
 from methods.registry import register
 
 HELD_EPOCH = 8
+TEN_MINUTES = 600
 
 
 def begin(loop: str, epoch: int) -> None:
@@ -26,7 +27,10 @@ def begin(loop: str, epoch: int) -> None:
     folder = Path(os.environ["BENCH_TEST_FOLDER"])
     with (folder / "epochs.txt").open("a") as file:
         file.write(f"{loop} {epoch} {os.getpid()}\n")
+    end = time.monotonic() + TEN_MINUTES
     while epoch == HELD_EPOCH and (folder / f"hold-{loop}").exists():
+        if time.monotonic() > end:  # the test itself was killed
+            raise TimeoutError(f"nobody lets {loop} go on")
         time.sleep(0.02)
 
 
@@ -53,7 +57,7 @@ def slow_centres(
     X: np.ndarray, *, random_state: int, context: Context, epochs: int, n_clusters: int
 ) -> Arrays:
     """The stage; it also starts a process that would live for ten minutes."""
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({TEN_MINUTES})"])
     rows = flatten(X)
     start = rows[:n_clusters].copy()
     return {"centres": run_epochs("stage", rows, start, epochs, random_state, context)}
