@@ -108,6 +108,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_heed_ctrl_c,
         )
         try:
             yield process
@@ -180,6 +181,11 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = DEADLI
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for: {what}"
         time.sleep(0.05)
+
+
+def _heed_ctrl_c() -> None:
+    """As at a terminal: a shell without job control starts what it runs in the background deaf."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def kill_9(process: subprocess.Popen[str]) -> None:
