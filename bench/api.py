@@ -109,7 +109,12 @@ def run(
     )
     trials = _grid(wish, entries, data).trials()
     for level in {trial.level for trial in trials}:
-        splits.Level.parse(level).n_labels(part.n_fit)  # a level that cannot be is refused here
+        n_labels = splits.Level.parse(level).n_labels(part.n_fit)  # refuses what cannot be
+        if wish.protocol == "transductive" and n_labels == part.n_fit:
+            raise BenchError(
+                f"level {level} labels all {part.n_fit:,} images, so none is left to score; use "
+                "--protocol inductive or a lower level"
+            )
     plan = make_plan(trials, around, rerun)
     console.print(describe(plan, template), highlight=False)
     if dry_run:

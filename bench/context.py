@@ -109,7 +109,9 @@ class SuiteContext(Context):
         if now - self._last_progress < PROGRESS_SECONDS and done < total:
             return
         self._last_progress = now
-        self.emit({"event": "progress", "in": self._inside, "what": what, "of": [done, total]})
+        self.emit(
+            {"event": "progress", "in": self._inside, "what": what, "of": [int(done), int(total)]}
+        )
 
     def log(self, **values: float | int | str | None) -> None:
         self.history.append({name: _plain(value) for name, value in values.items()})

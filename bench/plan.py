@@ -18,7 +18,7 @@ from bench.worker import Job
 from methods import registry
 
 RERUNS = ("stale", "failed", "all")
-OVERHEAD_SECONDS = 4.0  # a job's process: interpreter, imports, data (measured, README)
+OVERHEAD_SECONDS = 4.0  # a job's process: interpreter, imports, data (typical)
 
 
 @dataclass(frozen=True)

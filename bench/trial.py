@@ -129,6 +129,8 @@ class Grid:
     def _trial(self, entry: Entry, level: str, seed: int) -> Trial:
         plain = entry.parameters(self.schedule, n_clusters=self.n_classes)
         changes = self.changes.get(entry.name, {})
+        if "random_state" in changes:
+            raise BenchError(f"{entry.name}.random_state is the trial's seed; give --seeds instead")
         params = entry.parameters(self.schedule, **{"n_clusters": self.n_classes, **changes})
         variant = {name: params[name] for name in changes if params[name] != plain[name]}
         params.pop("random_state", None)

@@ -141,6 +141,8 @@ class Worker:
             y = splits.reveal(self.y, labelled)
             if self.entry.tags.needs_every_class and n_labels:
                 splits.require_every_class(y, self.data.n_classes)
+            if not self.entry.tags.uses_labels:  # one fit serves all levels: it sees none of them
+                y = splits.reveal(self.y, np.array([], dtype=np.int64))
             fit = self._fit(trial, y)
             return self._success(trial, fit, labelled)
         except Exception as error:  # whatever a method raises becomes its record
