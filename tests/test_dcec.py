@@ -271,6 +271,26 @@ def test_refresh_row_by_hand():
     }
 
 
+def test_assignments_are_compared_with_those_of_the_refresh_before(monkeypatch):
+    seen = []
+
+    def recording(iteration, q, previous, *rest):
+        seen.append((q.argmax(1), previous))
+        return refresh_row(iteration, q, previous, *rest)
+
+    monkeypatch.setattr(methods.dcec, "refresh_row", recording)
+    fitted(lr=1e-2)
+    assigned, previous = zip(*seen, strict=True)
+    assert not torch.equal(assigned[0], assigned[-2])  # else any earlier refresh would do
+    assert previous[0] is None
+    assert all(torch.equal(*pair) for pair in zip(assigned[:-1], previous[1:], strict=True))
+
+
+def test_shuffle_runs_through_the_images_in_another_order():
+    unshuffled = fitted(max_iterations=1, delta=0)
+    assert not equal(fitted(max_iterations=1, delta=0, shuffle=True), unshuffled)
+
+
 def test_stops_at_the_second_refresh_at_the_earliest():
     method = fitted(delta=1.5)  # every change is smaller than that, the first refresh has none
     assert (method.n_iter_, method.stopped_) == (10, "converged")

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from methods.method import Context
 from methods.toolkit.autoencoder import (
+    adam,
     autoencoder,
     batch_rows,
     load_autoencoder,
@@ -315,6 +316,14 @@ def test_same_seed_same_network_other_seed_not():
     first = train(X)
     assert same(first, train(X))
     assert not same(first, train(X, seed=1))
+
+
+def test_adam_is_keras():
+    """Of a gradient of 1e-7, Keras' first step is half the learning rate; torch's nearly all."""
+    weight = nn.Parameter(torch.zeros(1))
+    weight.grad = torch.full((1,), 1e-7)
+    adam([weight], lr=0.1).step()
+    assert weight.item() == pytest.approx(-0.05, rel=1e-3)
 
 
 @pytest.mark.parametrize("kill_at", [1, 3])
