@@ -25,6 +25,7 @@ from methods.registry import register
 from methods.toolkit.autoencoder import autoencoder, load_autoencoder
 from methods.toolkit.classifiers import HEADS, Head, Predictor
 from methods.toolkit.kmeans import kmeans, nearest
+from methods.toolkit.seven_layers import NN
 from methods.toolkit.training import image_tensor, in_batches
 
 
@@ -325,6 +326,44 @@ class SupervisedMLP(Supervised):
         self.batch_size = batch_size
         self.lr = lr
         self.random_state = random_state
+
+
+@register("supervised-nn", in_all=False)
+class SupervisedNN(Supervised):
+    """The 7-layer network of Das and Thada on the labelled instances; it can die.
+
+    Parameters
+    ----------
+    n_clusters : number of classes.
+    epochs, patience, batch_size, lr : as in `NN` of the toolkit.
+    random_state : seed.
+    """
+
+    head: ClassVar[str] = "nn"
+    schedules: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"epochs": 10},
+        "smoke": {"epochs": 2},
+    }
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        epochs: int = 100,
+        patience: int = 8,
+        batch_size: int = 32,
+        lr: float = 1e-3,
+        random_state: int | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.lr = lr
+        self.random_state = random_state
+
+    def _new_head(self, name: str, params: dict[str, Any]) -> Head:
+        return NN(self.n_clusters, derive_seed(self.random_state, "head"), **params)
 
 
 @register("supervised-cnn")

@@ -12,7 +12,8 @@ Roy, DMML Assignment 3, 2024 (full, percentile, and the centres themselves).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,9 +29,12 @@ from methods.method import (
     derive_seed,
 )
 from methods.registry import register
-from methods.toolkit.classifiers import HEADS
+from methods.toolkit.classifiers import HEADS as COMMON_HEADS
+from methods.toolkit.classifiers import Head
 from methods.toolkit.kmeans import kmeans, nearest
+from methods.toolkit.seven_layers import NN
 
+HEADS: dict[str, Callable[..., Head]] = {**COMMON_HEADS, "nn": NN}
 VOTES = ("majority", "nearest")
 TRAIN_ON = ("instances", "centres")
 NOBODY = -1
@@ -105,6 +109,7 @@ def within_percentile(clusters: np.ndarray, distances: np.ndarray, percentile: f
     return keep
 
 
+@dataclass(eq=False, repr=False)  # writes __init__: every field is a hyperparameter
 class KMeansPropagation(ClassifierMethod):
     """What the three methods share; each says with `_training_set` what its classifier learns from.
 
@@ -118,6 +123,8 @@ class KMeansPropagation(ClassifierMethod):
     head : the classifier, a name in `HEADS`.
     C, multi_class, lr_max_iter : of logistic regression (``head="lr"``): inverse strength of the
         penalty, ``"ovr"`` or ``"multinomial"``, most iterations.
+    mlp_epochs, nn_epochs : of the networks (``head="mlp"``, ``head="nn"``): passes, for ``nn`` the
+        most.
     max_iter : most iterations of k-means with k clusters.
     n_init_unlabelled : runs of k-means without any label, where it is the baseline `kmeans`.
     random_state : seed.
@@ -132,38 +139,26 @@ class KMeansPropagation(ClassifierMethod):
     same_as_ : ``"kmeans"`` without any label, else None.
     """
 
-    same_as_: str | None
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
-        "quick": {"max_iter": 20, "lr_max_iter": 100, "n_init_unlabelled": 5},
-        "smoke": {"max_iter": 5, "lr_max_iter": 20, "n_init_unlabelled": 2},
+        "quick": {"max_iter": 20, "lr_max_iter": 100, "nn_epochs": 5, "n_init_unlabelled": 5},
+        "smoke": {"max_iter": 5, "lr_max_iter": 20, "mlp_epochs": 3, "nn_epochs": 1}
+        | {"n_init_unlabelled": 2},
     }
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        k: int | None = None,
-        max_clusters: int = 2000,
-        vote: str = "majority",
-        head: str = "lr",
-        C: float = 1.0,
-        multi_class: str = "ovr",
-        lr_max_iter: int = 5000,
-        max_iter: int = 300,
-        n_init_unlabelled: int = 20,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.k = k
-        self.max_clusters = max_clusters
-        self.vote = vote
-        self.head = head
-        self.C = C
-        self.multi_class = multi_class
-        self.lr_max_iter = lr_max_iter
-        self.max_iter = max_iter
-        self.n_init_unlabelled = n_init_unlabelled
-        self.random_state = random_state
+    n_clusters: int = 10
+    _: KW_ONLY
+    k: int | None = None
+    max_clusters: int = 2000
+    vote: str = "majority"
+    head: str = "lr"
+    C: float = 1.0
+    multi_class: str = "ovr"
+    lr_max_iter: int = 5000
+    mlp_epochs: int = 20
+    nn_epochs: int = 100
+    max_iter: int = 300
+    n_init_unlabelled: int = 20
+    random_state: int | None = None
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
@@ -185,7 +180,7 @@ class KMeansPropagation(ClassifierMethod):
         labelled = np.flatnonzero(y != UNLABELLED)
         if len(labelled) == 0:
             return self._fit_unlabelled(X, context)
-        self.same_as_ = None
+        self.same_as_: str | None = None
         found = self._cluster(X, len(labelled), context)
         clusters, distances, centres = found["labels"], found["distances"], found["centres"]
         asked_for = np.array_equal(labelled, self._wanted(found, len(labelled)))
@@ -193,9 +188,7 @@ class KMeansPropagation(ClassifierMethod):
         self.cluster_labels_ = np.array(clusters)  # a copy: the stage's arrays are memory maps
         self.cluster_classes_ = cluster_classes(y, clusters, distances, len(centres), vote)
         X_train, y_train = self._training_set(X, y, found)
-        is_lr = self.head == "lr"
-        head_params = {"C": self.C, "multi_class": self.multi_class, "max_iter": self.lr_max_iter}
-        head = self._new_head(self.head, head_params if is_lr else {})
+        head = self._new_head(self.head, self._head_params())
         self.head_ = head.fit(X_train, y_train, context)
         self._label(X)
         return self
@@ -222,6 +215,18 @@ class KMeansPropagation(ClassifierMethod):
             return self._baseline().stages(0)
         k = min(n_labels, self.max_clusters) if self.k is None else self.k
         return [StageRequest(kmeans, {"n_clusters": k, "max_iter": self.max_iter})]
+
+    def _new_head(self, name: str, params: dict[str, Any]) -> Head:
+        return HEADS[name](self.n_clusters, derive_seed(self.random_state, "head"), **params)
+
+    def _head_params(self) -> dict[str, Any]:
+        """The classifier's own parameters, under the names that it has for them."""
+        params: dict[str, dict[str, Any]] = {
+            "lr": {"C": self.C, "multi_class": self.multi_class, "max_iter": self.lr_max_iter},
+            "mlp": {"epochs": self.mlp_epochs},
+            "nn": {"epochs": self.nn_epochs},
+        }
+        return params.get(self.head, {})
 
     def _training_set(
         self, X: np.ndarray, y: np.ndarray, found: Arrays
@@ -282,6 +287,9 @@ class HardClusters:
 
 
 @register("kmeans-full")
+@register("kmeans-full-mlp", in_all=False, head="mlp")
+@register("kmeans-full-nn", in_all=False, head="nn")
+@dataclass(eq=False, repr=False)
 class KMeansFull(KMeansPropagation):
     """k-means label propagation: learns from every instance with its cluster's label.
 
@@ -296,6 +304,9 @@ class KMeansFull(KMeansPropagation):
 
 
 @register("kmeans-percentile")
+@register("kmeans-percentile-mlp", in_all=False, head="mlp")
+@register("kmeans-percentile-nn", in_all=False, head="nn")
+@dataclass(eq=False, repr=False)
 class KMeansPercentile(KMeansPropagation):
     """k-means label propagation: learns from the labelled instances and those near their centre.
 
@@ -308,36 +319,8 @@ class KMeansPercentile(KMeansPropagation):
         most 100.
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        percentile: float = 25.0,
-        k: int | None = None,
-        max_clusters: int = 2000,
-        vote: str = "majority",
-        head: str = "lr",
-        C: float = 1.0,
-        multi_class: str = "ovr",
-        lr_max_iter: int = 5000,
-        max_iter: int = 300,
-        n_init_unlabelled: int = 20,
-        random_state: int | None = None,
-    ) -> None:
-        super().__init__(
-            n_clusters,
-            k=k,
-            max_clusters=max_clusters,
-            vote=vote,
-            head=head,
-            C=C,
-            multi_class=multi_class,
-            lr_max_iter=lr_max_iter,
-            max_iter=max_iter,
-            n_init_unlabelled=n_init_unlabelled,
-            random_state=random_state,
-        )
-        self.percentile = percentile
+    _: KW_ONLY
+    percentile: float = 25
 
     def _training_set(
         self, X: np.ndarray, y: np.ndarray, found: Arrays
@@ -353,6 +336,9 @@ class KMeansPercentile(KMeansPropagation):
 
 
 @register("kmeans-centroid")
+@register("kmeans-centroid-mlp", in_all=False, head="mlp")
+@register("kmeans-centroid-nn", in_all=False, head="nn")
+@dataclass(eq=False, repr=False)
 class KMeansCentroid(KMeansPropagation):
     """k-means label propagation: learns from one instance of each cluster, nearest its centre.
 
@@ -365,36 +351,8 @@ class KMeansCentroid(KMeansPropagation):
         ``"centres"``, the centres themselves with the class of their cluster (Roy 2024).
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        train_on: str = "instances",
-        k: int | None = None,
-        max_clusters: int = 2000,
-        vote: str = "majority",
-        head: str = "lr",
-        C: float = 1.0,
-        multi_class: str = "ovr",
-        lr_max_iter: int = 5000,
-        max_iter: int = 300,
-        n_init_unlabelled: int = 20,
-        random_state: int | None = None,
-    ) -> None:
-        super().__init__(
-            n_clusters,
-            k=k,
-            max_clusters=max_clusters,
-            vote=vote,
-            head=head,
-            C=C,
-            multi_class=multi_class,
-            lr_max_iter=lr_max_iter,
-            max_iter=max_iter,
-            n_init_unlabelled=n_init_unlabelled,
-            random_state=random_state,
-        )
-        self.train_on = train_on
+    _: KW_ONLY
+    train_on: str = "instances"
 
     def _training_set(
         self, X: np.ndarray, y: np.ndarray, found: Arrays

@@ -11,6 +11,7 @@ from test_networks import Recording
 from methods.baselines import PixelKMeans
 from methods.method import Context, StageRequest
 from methods.propagation import (
+    HEADS,
     KMeansCentroid,
     KMeansFull,
     KMeansPercentile,
@@ -21,7 +22,6 @@ from methods.propagation import (
     within_percentile,
 )
 from methods.registry import get
-from methods.toolkit.classifiers import HEADS
 
 _digits = load_digits()
 X = (_digits.images * 15.9).astype(np.uint8)[:600]  # (600, 8, 8)
@@ -310,15 +310,34 @@ def test_colour_images(cls):
         method.predict(X)
 
 
-@pytest.mark.parametrize("head", ["mlp", "cnn"])
+@pytest.mark.parametrize("head", ["mlp", "nn", "cnn"])
 def test_other_heads(head, monkeypatch):
-    short = {"mlp": {"epochs": 60}, "cnn": {"steps": 30, "width": 8}}[head]
+    short = {
+        "mlp": {"epochs": 60},
+        "nn": {"epochs": 60, "patience": 60, "batch_size": 8},
+        "cnn": {"steps": 30, "width": 8},
+    }[head]
     original = HEADS[head]
-    monkeypatch.setitem(HEADS, head, lambda n, seed: original(n, seed, **short))
+    monkeypatch.setitem(HEADS, head, lambda n, seed, **_: original(n, seed, **short))
     y = reveal(60)
     for params in ({}, {"train_on": "centres"}):
         method = fitted(KMeansCentroid, y, head=head, **params)
         assert (method.labels_ == TRUTH).mean() > 0.2
+
+
+@pytest.mark.parametrize("method", ["kmeans-full", "kmeans-percentile", "kmeans-centroid"])
+@pytest.mark.parametrize("head", ["mlp", "nn"])
+def test_named_variants(method, head):
+    entry = get(f"{method}-{head}")
+    assert entry.cls is get(method).cls and entry.parameters("paper")["head"] == head
+    assert not entry.tags.in_all and get(method).tags.in_all
+
+
+@pytest.mark.parametrize(("head", "epochs"), [("mlp", "mlp_epochs"), ("nn", "nn_epochs")])
+def test_the_networks_train_as_long_as_they_are_told(head, epochs):
+    y = reveal(60)
+    method = fitted(KMeansCentroid, y, head=head, **{epochs: 2})
+    assert method.head_.epochs == 2 and fitted(KMeansCentroid, y, head="lr").head_.max_iter == 50
 
 
 def test_it_is_a_scikit_learn_estimator():
