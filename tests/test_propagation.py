@@ -314,12 +314,12 @@ def test_colour_images(cls):
 def test_other_heads(head, monkeypatch):
     short = {
         "mlp": {"epochs": 60},
-        "nn": {"epochs": 60, "patience": 60, "batch_size": 8},
+        "nn": {"epochs": 100, "patience": 100, "batch_size": 8},
         "cnn": {"steps": 30, "width": 8},
     }[head]
     original = HEADS[head]
     monkeypatch.setitem(HEADS, head, lambda n, seed, **_: original(n, seed, **short))
-    y = reveal(60)
+    y = reveal(300 if head == "nn" else 60)  # nn dies on few of these small images
     for params in ({}, {"train_on": "centres"}):
         method = fitted(KMeansCentroid, y, head=head, **params)
         assert (method.labels_ == TRUTH).mean() > 0.2
