@@ -314,7 +314,7 @@ def test_colour_images(cls):
 def test_other_heads(head, monkeypatch):
     short = {
         "mlp": {"epochs": 60},
-        "nn": {"epochs": 100, "patience": 100, "batch_size": 8},
+        "nn": {"epochs": 20, "patience": 20, "batch_size": 8},
         "cnn": {"steps": 30, "width": 8},
     }[head]
     original = HEADS[head]

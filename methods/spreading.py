@@ -1,0 +1,257 @@
+"""Label spreading over the nearest-neighbour graph of an autoencoder's embedding.
+
+The labelled instances hand their labels to their neighbours in the graph, these to theirs, and so
+on. The iteration is scikit-learn's; the graph and the rule for new images stand here.
+
+Notation: embeddings ``z`` ``(n, d)``, graph ``W`` ``(n, n)`` sparse, label distributions ``F``
+``(n, K)`` of n instances and K classes.
+
+References
+----------
+Zhou, Bousquet, Lal, Weston and Schölkopf, Learning with Local and Global Consistency, NIPS 2003.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy import sparse
+from sklearn import semi_supervised
+from sklearn.neighbors import NearestNeighbors
+
+from methods.baselines import AutoencoderKMeans
+from methods.method import UNLABELLED, Context, Tags, check_images, check_labels
+from methods.registry import register
+from methods.toolkit.autoencoder import load_autoencoder
+
+BLOCK = 10_000  # new images; the distributions of 7 neighbours of each are 6 MB
+SAME_PLACE = 1e-5  # of the embedding's size: what float32 leaves open from one batch to another
+
+
+def neighbour_graph(neighbours: NearestNeighbors) -> sparse.csr_array:
+    """The symmetric graph W ``(n, n)`` of the fitted instances: 0 or 1, n·k to 2·n·k entries.
+
+    Two instances are joined if either is among the k nearest others of the other one. Nobody is
+    joined to itself. Zhou et al. assume such a graph. scikit-learn's own ``kernel="knn"`` differs
+    in both respects: an instance counts among its own k neighbours, and edges have a direction, so
+    that a label never reaches instances whose neighbours, and neighbours' neighbours, know of no
+    labelled one.
+
+    Parameters
+    ----------
+    neighbours : fitted; its ``n_neighbors`` is k, less than n.
+    """
+    directed = sparse.csr_array(neighbours.kneighbors_graph(mode="connectivity"))
+    return directed.maximum(directed.T).tocsr()
+
+
+def spread(
+    graph: sparse.csr_array, y: np.ndarray, n_clusters: int, alpha: float, max_iter: int, tol: float
+) -> tuple[np.ndarray, int]:
+    """Spread labels over a graph: F ← alpha·S·F + (1 - alpha)·Y until F stays as it is.
+
+    S = D^-½ W D^-½ with the degrees D. All matrices with n rows and n columns are sparse.
+
+    Parameters
+    ----------
+    graph : W ``(n, n)``, symmetric, without self-loops.
+    y : ``(n,)`` labels, -1 where there is none.
+    alpha, max_iter, tol : see `LabelSpreading`.
+
+    Returns
+    -------
+    F ``(n, n_clusters)`` float64 and the number of iterations. Rows sum to 1; the row of an
+    instance that no label reached is 0.
+    """
+    model = semi_supervised.LabelSpreading(
+        kernel=lambda X, Y: graph, alpha=alpha, max_iter=max_iter, tol=tol
+    )
+    model.fit(np.arange(len(y), dtype=np.float64)[:, None], y)  # stand-ins: the graph is there
+    F = np.zeros((len(y), n_clusters))
+    F[:, model.classes_] = model.label_distributions_
+    return F, model.n_iter_
+
+
+def fill_from_nearest(F: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """`F` ``(n, K)`` with, for every row of 0, the row of the nearest instance that has another.
+
+    Nearest by the distance between the embeddings `z` ``(n, d)``. At least one row is not 0.
+    """
+    reached = F.any(1)
+    filled = F.copy()
+    if not reached.all():
+        search = NearestNeighbors(n_neighbors=1).fit(z[reached])
+        nearest = search.kneighbors(z[~reached], return_distance=False)[:, 0]
+        filled[~reached] = F[reached][nearest]
+    return filled
+
+
+@register("label-spreading")
+class LabelSpreading(AutoencoderKMeans):
+    """Local and global consistency on the embedding of DCEC's convolutional autoencoder.
+
+    scikit-learn's `LabelSpreading`, on the graph that joins every image with its nearest others in
+    the embedding (see `neighbour_graph`). It needs no n × n array: 70,000 images have at most
+    980,000 entries in the graph.
+
+    An instance that no label reaches (none in its part of the graph, or more edges away than there
+    were iterations) takes the label distribution of the nearest instance, in the embedding, that
+    one did reach. Without any label there is nothing to spread: it is the baseline `cae-kmeans`.
+
+    A given label can change: alpha is what the neighbours weigh against it.
+
+    Parameters
+    ----------
+    n_clusters : number of classes.
+    n_neighbors : nearest others that each image is joined with, and the fitted images that decide
+        on a new one.
+    alpha : what the neighbours weigh against an instance's own label, above 0 and below 1.
+    max_iter : most iterations; scikit-learn warns where they do not suffice.
+    tol : stop when all changes of one iteration add up to less. scikit-learn's default, 1e-3, is
+        for small data: with few labels among 70,000 instances it stops while labels still travel.
+    pretrain_epochs : epochs of the autoencoder.
+    batch_size, lr, embedding_dim : of the autoencoder.
+    n_init : runs of k-means without any label, where it is `cae-kmeans`.
+    random_state : seed of the autoencoder; spreading draws nothing.
+
+    Attributes
+    ----------
+    labels_ : ``(n,)`` int64, the largest share of each instance's label distribution, for labelled
+        instances too; without any label, k-means' clusters.
+    probabilities_ : ``(n, n_clusters)`` float32, the label distributions; 0 for a class that had no
+        label. Without any label, 1 for the cluster.
+    label_distributions_ : the same in float64, which `predict` uses; only with labels.
+    n_iter_ : iterations; only with labels.
+    network_ : the trained `CAE`.
+    same_as_ : ``"cae-kmeans"`` without any label, else None.
+
+    References
+    ----------
+    Zhou, Bousquet, Lal, Weston and Schölkopf, Learning with Local and Global Consistency, NIPS
+    2003.
+    """
+
+    same_as_: str | None
+    tags: ClassVar[Tags] = Tags()
+    schedules: ClassVar[dict[str, dict[str, Any]]] = AutoencoderKMeans.schedules
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        n_neighbors: int = 7,
+        alpha: float = 0.2,
+        max_iter: int = 1000,
+        tol: float = 1e-12,
+        pretrain_epochs: int = 200,
+        batch_size: int = 256,
+        lr: float = 1e-3,
+        embedding_dim: int = 10,
+        n_init: int = 20,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(
+            n_clusters,
+            pretrain_epochs=pretrain_epochs,
+            batch_size=batch_size,
+            lr=lr,
+            embedding_dim=embedding_dim,
+            n_init=n_init,
+            random_state=random_state,
+        )
+        self.n_neighbors = n_neighbors
+        self.alpha = alpha
+        self.max_iter = max_iter
+        self.tol = tol
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
+    ) -> LabelSpreading:
+        """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
+
+        Height and width are at least 8.
+
+        Raises
+        ------
+        ValueError : images, labels or a parameter that cannot be used.
+        """
+        X = check_images(X)
+        y = check_labels(y, len(X), self.n_clusters)
+        self._check_parameters(len(X))
+        context = context or Context()
+        if (y == UNLABELLED).all():
+            super().fit(X, y, context)
+            self.same_as_ = "cae-kmeans"
+            self.probabilities_ = self._one_hot(self.labels_)
+            return self
+        self.same_as_ = None
+        z = self._embed(X, context)
+        self._neighbours = NearestNeighbors(n_neighbors=self.n_neighbors).fit(z)
+        self._same_place = SAME_PLACE * float(np.sqrt(np.square(z).sum(1).mean()))
+        graph = neighbour_graph(self._neighbours)
+        F, self.n_iter_ = spread(graph, y, self.n_clusters, self.alpha, self.max_iter, self.tol)
+        context.log(
+            spreading_iterations=self.n_iter_,
+            graph_edges=graph.nnz // 2,
+            unreached=int((~F.any(1)).sum()),
+        )
+        self.label_distributions_ = fill_from_nearest(F, z)
+        self.probabilities_ = self.label_distributions_.astype(np.float32)
+        self.labels_ = self.label_distributions_.argmax(1)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """The most probable class ``(n,)`` int64 of each image."""
+        return self._distributions(X).argmax(1)
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """The mean label distribution ``(n, n_clusters)`` float32 of each image's neighbours.
+
+        These are the `n_neighbors` fitted images nearest in the embedding, as in scikit-learn. An
+        image at the very place of fitted ones takes the mean of these alone, so that a fitted image
+        keeps its own distribution.
+        """
+        return self._distributions(X).astype(np.float32)
+
+    def _distributions(self, X: np.ndarray) -> np.ndarray:
+        """`predict_proba` in float64."""
+        if getattr(self, "same_as_", None):
+            return self._one_hot(super().predict(X))
+        z = self.transform(X)
+        blocks = []
+        for start in range(0, len(z), BLOCK):
+            distances, members = self._neighbours.kneighbors(z[start : start + BLOCK])  # (b, k)
+            here = distances <= self._same_place
+            weights = np.where(here.any(1, keepdims=True), here, 1.0)
+            weights /= weights.sum(1, keepdims=True)
+            blocks.append(np.einsum("bk,bkc->bc", weights, self.label_distributions_[members]))
+        return np.concatenate(blocks)
+
+    def _embed(self, X: np.ndarray, context: Context) -> np.ndarray:
+        """The embedding ``(n, d)`` of the shared autoencoder, which becomes this method's own."""
+        [request] = self.stages(0)
+        pretrained = context.stage(
+            request.function, X, random_state=self.random_state, **request.params
+        )
+        self.image_shape_ = X.shape[1:]
+        self.network_ = load_autoencoder(pretrained, self.image_shape_).to(context.device)
+        self._inference = Context(context.device, context.precision)
+        return np.array(pretrained["embedding"])  # a copy: the stage's arrays are memory maps
+
+    def _one_hot(self, clusters: np.ndarray) -> np.ndarray:
+        return np.eye(self.n_clusters, dtype=np.float32)[clusters]
+
+    def _check_parameters(self, n: int) -> None:
+        """Raise ValueError for a parameter that n images cannot be spread with."""
+        if not 1 <= self.n_neighbors < n:
+            raise ValueError(
+                f"n_neighbors is {self.n_neighbors} with {n} images; expected 1 to {n - 1}, since "
+                "an image is not its own neighbour"
+            )
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha is {self.alpha}; expected above 0 and below 1")
+        if not self.max_iter >= 1:
+            raise ValueError(f"max_iter is {self.max_iter}; expected at least 1")
+        if not self.tol >= 0:
+            raise ValueError(f"tol is {self.tol}; expected at least 0")
