@@ -4,10 +4,12 @@ SimCLR gives features, features give neighbours, and a linear head learns to ass
 neighbours to the same cluster, with confidence and with all clusters in use. Then the whole network
 may be trained on that loss (fine-tuning), and on its own confident predictions (self-labelling).
 
+`SCAN` has parameters, phases and objective, `SSSCAN` adds labels; the stages are at the end.
+
 References
 ----------
 Van Gansbeke, Vandenhende, Georgoulis, Proesmans and Van Gool, SCAN: Learning to Classify Images
-without Labels, ECCV 2020.
+without Labels, ECCV 2020; section 2 has the phases in their order.
 """
 
 from __future__ import annotations
@@ -33,10 +35,9 @@ from methods.method import (
     derive_seed,
 )
 from methods.registry import register
-from methods.toolkit.augment import STRONG, WEAK, views
-from methods.toolkit.contrastive import ClusterNetwork, load_weights, simclr, weight_arrays
-from methods.toolkit.neighbours import (
+from methods.toolkit.assignments import (
     HISTORY,
+    ClusterNetwork,
     Training,
     assignment_summary,
     check_parameters,
@@ -44,52 +45,16 @@ from methods.toolkit.neighbours import (
     labelled_loss,
     majority_classes,
     most_confident,
-    neighbours,
     pair_loss,
+    pseudo_labels,
     scan_loss,
     self_labelling_loss,
     train_assignments,
 )
+from methods.toolkit.augment import STRONG, WEAK, views
+from methods.toolkit.contrastive import load_weights, simclr, weight_arrays
+from methods.toolkit.neighbours import neighbours
 from methods.toolkit.training import autocast, generator, image_tensor
-
-
-def label_free_scan(
-    X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
-) -> Arrays:
-    """The stage that is `SCAN` without labels: a linear head on frozen features.
-
-    Parameters
-    ----------
-    X : uint8 images ``(n, height, width[, channels])``.
-    pretraining_seed : the seed with which the other shared stages are asked for.
-    params : the parameters of `SCAN` that have to do with this phase or one before it.
-
-    Returns
-    -------
-    The weights of the `ClusterNetwork` (as `weight_arrays` names them); ``"probabilities"``
-    ``(n, K)`` float32; ``"indices"`` ``(n, k)`` int64, the neighbours; ``"history.<phase>"``
-    ``(epochs, 4)`` float64 for each phase so far, with the columns of `HISTORY` (SimCLR has the
-    first alone).
-    """
-    method = SCAN(random_state=pretraining_seed, **params)
-    return method._train_head(X, check_labels(None, len(X), 0), random_state, context)
-
-
-def finetuned_scan(
-    X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
-) -> Arrays:
-    """The stage that goes on from `label_free_scan`: the whole network, on the same loss."""
-    method = SCAN(random_state=pretraining_seed, **params)
-    start, y = method._ask(-2, X, context), check_labels(None, len(X), 0)
-    return method._finetune(X, y, start, random_state, context)
-
-
-def self_labelled_scan(
-    X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
-) -> Arrays:
-    """The stage that goes on from `finetuned_scan`: the whole network, on its own predictions."""
-    method = SCAN(random_state=pretraining_seed, **params)
-    return method._label_itself(X, method._ask(-2, X, context), random_state, context)
 
 
 @register("scan")
@@ -138,7 +103,7 @@ class SCAN(Method):
 
     tags: ClassVar[Tags] = Tags(uses_labels=False, in_all=False)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
-        "quick": {"pretrain_epochs": 12, "width": 32, "epochs": 20, "batch_size": 512, "lr": 1e-3}
+        "quick": {"pretrain_epochs": 8, "width": 32, "epochs": 20, "batch_size": 512, "lr": 1e-3}
         | {"finetune_epochs": 2, "finetune_batch_size": 512, "selflabel_epochs": 2},
         "smoke": {"pretrain_epochs": 3, "pretrain_batch_size": 64, "pretrain_lr": 0.1, "width": 4}
         | {"feature_dim": 32, "projection_dim": 16, "n_neighbors": 5, "epochs": 20, "lr": 0.01}
@@ -178,11 +143,75 @@ class SCAN(Method):
         Raises
         ------
         ValueError : images, labels or a parameter that cannot be used.
-        FloatingPointError : a loss is not finite.
+        FloatingPointError : a loss or an assignment is not finite.
         """
         X, _ = self._checked(X, y)
         context = context or Context()
-        return self._adopt(self._seeded()._ask(-1, X, context), X, context)
+        return self._adopt(self._seeded()._ask(X, context), X, context)
+
+    def _train_head(self, X: np.ndarray, y: np.ndarray, seed: int, context: Context) -> Arrays:
+        """A linear head on frozen features, on the loss of `_objective`."""
+        shared = {"random_state": self.random_state}
+        pretrained = context.stage(simclr, X, **shared, **self._pretraining())
+        found = context.stage(neighbours, pretrained["features"], **shared, k=self.n_neighbors)
+        network = ClusterNetwork(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
+        load_weights(network.encoder, pretrained, "encoder.")
+        features = torch.from_numpy(np.array(pretrained["features"]))
+        network.head.start_(features, generator(seed, "head"))
+        head, x = network.head.to(context.device), features.to(context.device)
+        args = (found["indices"], y, self._objective, seed, context)
+        loss = pair_loss(head, lambda rows, step: x[rows], *args)
+        training = Training(self.epochs, self.batch_size, self.lr)
+        history = train_assignments("head", head, loss, len(X), training, seed, context)
+        return {
+            **weight_arrays(network),
+            "indices": found["indices"],
+            "probabilities": network.probabilities(features),
+            "history.simclr": pretrained["loss"][:, None],
+            "history.head": history,
+        }
+
+    def _finetune(
+        self, X: np.ndarray, y: np.ndarray, start: Arrays, seed: int, context: Context
+    ) -> Arrays:
+        """The whole network on the same loss, from the weights of `start`."""
+        images, network = image_tensor(X, context.device), self._network(X, start, context)
+
+        def inputs(rows: torch.Tensor, step: int) -> torch.Tensor:
+            return views(images[rows], STRONG, generator(seed, "views", step))
+
+        loss = pair_loss(network, inputs, start["indices"], y, self._objective, seed, context)
+        training = Training(self.finetune_epochs, self.finetune_batch_size, self.finetune_lr)
+        history = train_assignments("finetune", network, loss, len(X), training, seed, context)
+        return _outcome(network, images, {**start, "history.finetune": history}, context)
+
+    def _label_itself(self, X: np.ndarray, start: Arrays, seed: int, context: Context) -> Arrays:
+        """The whole network on its own confident predictions, from the weights of `start`."""
+        if not (start["probabilities"].max(1) > self.selflabel_threshold).any():
+            return {**start, "history.selflabel": np.empty((0, len(HISTORY)))}
+        images, network = image_tensor(X, context.device), self._network(X, start, context)
+
+        def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+            weak = views(images[rows], WEAK, generator(seed, "weak", step))
+            with torch.no_grad(), autocast(context):
+                weak_logits = network.eval()(weak).float()
+            targets = pseudo_labels(weak_logits, self.selflabel_threshold)
+            if (targets == UNLABELLED).all():
+                return None, weak_logits  # batch norm sees no strong view either
+            strong = views(images[rows], STRONG, generator(seed, "strong", step))
+            with autocast(context):
+                logits = network.train()(strong).float()
+            return self_labelling_loss(logits, targets), weak_logits
+
+        training = Training(self.selflabel_epochs, self.selflabel_batch_size, self.selflabel_lr)
+        history = train_assignments("selflabel", network, loss, len(X), training, seed, context)
+        return _outcome(network, images, {**start, "history.selflabel": history}, context)
+
+    def _objective(
+        self, anchors: torch.Tensor, others: torch.Tensor, y: torch.Tensor, n_classes: int
+    ) -> torch.Tensor:
+        """The loss from the logits of images and of their neighbours, and the images' labels."""
+        return scan_loss(anchors, others, self.entropy_weight)
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The most probable cluster ``(n,)`` int64 of each image."""
@@ -231,8 +260,8 @@ class SCAN(Method):
         same = ("temperature", "feature_dim", "projection_dim", "width")
         return renamed | {name: getattr(self, name) for name in same}
 
-    def _ask(self, place: int, X: np.ndarray, context: Context) -> Arrays:
-        """What the label-free stage at `place` returns: -1 is the last one."""
+    def _ask(self, X: np.ndarray, context: Context, place: int = -1) -> Arrays:
+        """What the label-free stage at `place` returns: -1 is the last, -2 the one before it."""
         request = SCAN.stages(self, 0)[place]
         return context.stage(request.function, X, random_state=self.random_state, **request.params)
 
@@ -242,68 +271,6 @@ class SCAN(Method):
             return self
         return clone(self).set_params(random_state=derive_seed(None, "scan"))
 
-    def _train_head(self, X: np.ndarray, y: np.ndarray, seed: int, context: Context) -> Arrays:
-        """A linear head on frozen features."""
-        shared = {"random_state": self.random_state}
-        pretrained = context.stage(simclr, X, **shared, **self._pretraining())
-        found = context.stage(neighbours, pretrained["features"], **shared, k=self.n_neighbors)
-        network = ClusterNetwork(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
-        load_weights(network.encoder, pretrained, "encoder.")
-        features = torch.from_numpy(np.array(pretrained["features"]))
-        network.head.start_(features, generator(seed, "head"))
-        head, x = network.head.to(context.device), features.to(context.device)
-        args = (found["indices"], y, self._objective, seed, context)
-        loss = pair_loss(head, lambda rows, step: x[rows], *args)
-        training = Training(self.epochs, self.batch_size, self.lr)
-        history = train_assignments("head", head, loss, len(X), training, seed, context)
-        return {
-            **weight_arrays(network),
-            "indices": found["indices"],
-            "probabilities": network.probabilities(features),
-            "history.simclr": pretrained["loss"][:, None],
-            "history.head": history,
-        }
-
-    def _finetune(
-        self, X: np.ndarray, y: np.ndarray, start: Arrays, seed: int, context: Context
-    ) -> Arrays:
-        """The whole network on the same loss, from the weights of `start`."""
-        images, network = image_tensor(X, context.device), self._network(X, start, context)
-
-        def inputs(rows: torch.Tensor, step: int) -> torch.Tensor:
-            return views(images[rows], STRONG, generator(seed, "views", step))
-
-        args = (start["indices"], y, self._objective, seed, context)
-        loss = pair_loss(network, inputs, *args)
-        training = Training(self.finetune_epochs, self.finetune_batch_size, self.finetune_lr)
-        history = train_assignments("finetune", network, loss, len(X), training, seed, context)
-        return _outcome(network, images, {**start, "history.finetune": history}, context)
-
-    def _label_itself(self, X: np.ndarray, start: Arrays, seed: int, context: Context) -> Arrays:
-        """The whole network on its own confident predictions, from the weights of `start`."""
-        if not (start["probabilities"].max(1) > self.selflabel_threshold).any():
-            return {**start, "history.selflabel": np.empty((0, len(HISTORY)))}
-        images, network = image_tensor(X, context.device), self._network(X, start, context)
-
-        def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor | None, torch.Tensor]:
-            weak = views(images[rows], WEAK, generator(seed, "weak", step))
-            strong = views(images[rows], STRONG, generator(seed, "strong", step))
-            with autocast(context):
-                with torch.no_grad():
-                    targets = network.eval()(weak).float()
-                logits = network.train()(strong).float()
-            return self_labelling_loss(targets, logits, self.selflabel_threshold), targets
-
-        training = Training(self.selflabel_epochs, self.selflabel_batch_size, self.selflabel_lr)
-        history = train_assignments("selflabel", network, loss, len(X), training, seed, context)
-        return _outcome(network, images, {**start, "history.selflabel": history}, context)
-
-    def _objective(
-        self, anchors: torch.Tensor, others: torch.Tensor, y: torch.Tensor, n_classes: int
-    ) -> torch.Tensor:
-        """The loss from the logits of images and of their neighbours, and the images' labels."""
-        return scan_loss(anchors, others, self.entropy_weight)
-
     def _network(self, X: np.ndarray, fitted: Arrays, context: Context) -> ClusterNetwork:
         network = ClusterNetwork(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
         load_weights(network, fitted)
@@ -312,12 +279,7 @@ class SCAN(Method):
     def _checked(self, X: np.ndarray, y: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels as `fit` uses them; a ValueError for what it cannot use."""
         X = check_images(X)
-        check_parameters(self.get_params(deep=False))
-        if self.n_neighbors >= len(X):
-            raise ValueError(
-                f"n_neighbors is {self.n_neighbors} with {len(X)} images; expected at most "
-                f"{len(X) - 1}, since an image is not its own neighbour"
-            )
+        check_parameters(self.get_params(deep=False), len(X))
         return X, check_labels(y, len(X), self.n_clusters)
 
     def _adopt(self, fitted: Arrays, X: np.ndarray, context: Context) -> Self:
@@ -345,8 +307,8 @@ class SCAN(Method):
 
     def _say_if_it_stopped(self, context: Context) -> None:
         """Log and print that self-labelling ended because nothing was confident."""
-        losses = [row["loss"] for row in self.history_ if row["phase"] == "selflabel"]
-        trained = sum(loss is not None for loss in losses)
+        rows = [row for row in self.history_ if row["phase"] == "selflabel"]
+        trained = sum(row["loss"] is not None for row in rows)
         if trained < self.selflabel_epochs:
             message = (
                 f"self-labelling stopped after {trained} of {self.selflabel_epochs} epochs: no "
@@ -354,14 +316,6 @@ class SCAN(Method):
             )
             context.log(phase="selflabel", note=message)
             print(message)
-
-
-def _outcome(
-    network: ClusterNetwork, images: torch.Tensor, known: Arrays, context: Context
-) -> Arrays:
-    """What a phase returns that trained the whole network: what is `known`, brought up to date."""
-    probabilities = network.probabilities(network.features(images, context))
-    return {**known, **weight_arrays(network), "probabilities": probabilities}
 
 
 @register("ss-scan")
@@ -400,16 +354,16 @@ class SSSCAN(SCAN):
         ------
         ValueError : images, labels or a parameter that cannot be used; a class from 0 to ``max(y)``
             without a labelled image.
-        FloatingPointError : a loss is not finite.
+        FloatingPointError : a loss or an assignment is not finite.
         """
         X, y = self._checked(X, y)
         context = context or Context()
         seeded = self._seeded()
         self.same_as_ = None
         if (y == UNLABELLED).all():
-            ending = "-selflabel" if self.selflabel else "-finetune" if self.finetune else ""
-            self.same_as_ = f"scan{ending}"
-            fitted = seeded._ask(-1, X, context)
+            finetuned = "scan-finetune" if self.finetune else "scan"
+            self.same_as_ = "scan-selflabel" if self.selflabel else finetuned
+            fitted = seeded._ask(X, context)
         else:
             seed = derive_seed(seeded.random_state, "ss-scan")
             fitted = seeded._train_head(X, y, seed, context)
@@ -417,8 +371,7 @@ class SSSCAN(SCAN):
                 fitted = seeded._finetune(X, y, fitted, seed, context)
             if self.selflabel:
                 fitted = seeded._label_itself(X, fitted, seed, context)
-        self._adopt(fitted, X, context)
-        self.cluster_labels_ = self.labels_
+        self.cluster_labels_ = self._adopt(fitted, X, context).labels_
         self.cluster_classes_ = majority_classes(self.cluster_labels_, y, self.n_clusters)
         self.labels_ = self.cluster_classes_[self.cluster_labels_]
         return self
@@ -448,3 +401,50 @@ class SSSCAN(SCAN):
                 "none at all"
             )
         return X, y
+
+
+def label_free_scan(
+    X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
+) -> Arrays:
+    """The stage that is `SCAN` without fine-tuning: a linear head on frozen features.
+
+    Parameters
+    ----------
+    X : uint8 images ``(n, height, width[, channels])``.
+    pretraining_seed : the seed with which the other shared stages are asked for.
+    params : the parameters of `SCAN` that have to do with this phase or one before it.
+
+    Returns
+    -------
+    The weights of the `ClusterNetwork` (as `weight_arrays` names them); ``"probabilities"``
+    ``(n, K)`` float32; ``"indices"`` ``(n, k)`` int64, the neighbours; ``"history.<phase>"``
+    ``(epochs, 4)`` float64 for each phase so far, with the columns of `HISTORY` (SimCLR has the
+    first alone).
+    """
+    method = SCAN(random_state=pretraining_seed, **params)
+    return method._train_head(X, check_labels(None, len(X), 0), random_state, context)
+
+
+def finetuned_scan(
+    X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
+) -> Arrays:
+    """The stage that goes on from `label_free_scan`: the whole network, on the same loss."""
+    method = SCAN(random_state=pretraining_seed, **params)
+    start, y = method._ask(X, context, place=-2), check_labels(None, len(X), 0)
+    return method._finetune(X, y, start, random_state, context)
+
+
+def self_labelled_scan(
+    X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
+) -> Arrays:
+    """The stage that goes on from `finetuned_scan`: the whole network, on its own predictions."""
+    method = SCAN(random_state=pretraining_seed, **params)
+    return method._label_itself(X, method._ask(X, context, place=-2), random_state, context)
+
+
+def _outcome(
+    network: ClusterNetwork, images: torch.Tensor, known: Arrays, context: Context
+) -> Arrays:
+    """What a phase returns that trained the whole network: what is `known`, brought up to date."""
+    probabilities = network.probabilities(network.features(images, context))
+    return {**known, **weight_arrays(network), "probabilities": probabilities}

@@ -1,4 +1,4 @@
-"""The losses of SimCLR and of SCAN, and what SCAN is made of besides: neighbours, loop, SimCLR.
+"""The losses of SimCLR and of SCAN, and what SCAN is made of besides: loop, summaries, SimCLR.
 
 Losses are compared with plain loops over the formulas in float64.
 """
@@ -18,8 +18,20 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from methods.method import Arrays, Context
-from methods.toolkit import contrastive
-from methods.toolkit import neighbours as toolkit
+from methods.toolkit import assignments, contrastive
+from methods.toolkit.assignments import (
+    HISTORY,
+    ClusterNetwork,
+    Training,
+    assignment_summary,
+    labelled_loss,
+    majority_classes,
+    most_confident,
+    pseudo_labels,
+    scan_loss,
+    self_labelling_loss,
+    train_assignments,
+)
 from methods.toolkit.contrastive import (
     SmallResNet,
     cosine_schedule,
@@ -27,18 +39,7 @@ from methods.toolkit.contrastive import (
     load_weights,
     nt_xent,
     simclr,
-)
-from methods.toolkit.neighbours import (
-    HISTORY,
-    NeighbourLists,
-    Training,
-    assignment_summary,
-    labelled_loss,
-    majority_classes,
-    neighbours,
-    scan_loss,
-    self_labelling_loss,
-    train_assignments,
+    weight_arrays,
 )
 
 
@@ -58,7 +59,7 @@ class Memory(Context):
         return self
 
     def load(self) -> dict[str, Any] | None:
-        return self.saved and torch.load(io.BytesIO(self.saved), weights_only=True)
+        return torch.load(io.BytesIO(self.saved), weights_only=True) if self.saved else None
 
     def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
         file = io.BytesIO()
@@ -80,7 +81,7 @@ def softmax(row: list[float]) -> list[float]:
     return [term / sum(terms) for term in terms]
 
 
-@pytest.mark.parametrize("module", [contrastive, toolkit])
+@pytest.mark.parametrize("module", [contrastive, assignments])
 def test_the_examples_in_the_docstrings(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]
     assert result.attempted > 0 and result.failed == 0
@@ -224,86 +225,35 @@ def test_labelled_loss_without_labels_is_0_and_has_no_gradient() -> None:
     assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
+def test_pseudo_labels_are_the_confident_predictions() -> None:
+    p = torch.tensor([[0.6, 0.4], [0.25, 0.75], [0.5, 0.5], [0.0, 1.0]])
+    logits = p.log().requires_grad_()
+    assert pseudo_labels(logits, 0.7).tolist() == [-1, 1, -1, 1]
+    assert pseudo_labels(torch.zeros(4, 2), 0.5).tolist() == [-1] * 4  # 0.5 is not above 0.5
+    assert not pseudo_labels(logits, 0.7).requires_grad
+    assert pseudo_labels(torch.full((1, 2), torch.nan), 0.0).tolist() == [-1]
+
+
 def test_self_labelling_weighs_clusters_equally() -> None:
-    weak = torch.tensor([[9.0, 0.0], [9.0, 0.0], [9.0, 0.0], [0.0, 9.0], [0.1, 0.0]])
-    strong = random(5, 2).float()
-    log_p = strong.log_softmax(1)
-    first = -(log_p[0, 0] + log_p[1, 0] + log_p[2, 0]) / 3  # three confident images in cluster 0
-    expected = (first - log_p[3, 1]) / 2  # one in cluster 1; the last one is not confident
-    loss = self_labelling_loss(weak, strong, 0.99)
-    assert loss is not None
-    torch.testing.assert_close(loss, expected)
+    targets, logits = torch.tensor([0, 0, 0, 1, -1]), random(5, 2)
+    log_p = logits.log_softmax(1)
+    first = -(log_p[0, 0] + log_p[1, 0] + log_p[2, 0]) / 3  # cluster 0 has three images
+    expected = (first - log_p[3, 1]) / 2  # cluster 1 has one; the last image has no target
+    torch.testing.assert_close(self_labelling_loss(logits, targets), expected)
 
 
-def test_self_labelling_has_a_gradient_for_the_strong_view_alone() -> None:
-    weak, strong = random(4, 3, scale=30).requires_grad_(), random(4, 3, seed=1).requires_grad_()
-    loss = self_labelling_loss(weak, strong, 0.9)
-    assert loss is not None
+def test_self_labelling_balances_the_clusters_that_are_targets_alone() -> None:
+    logits, targets = random(3, 4), torch.tensor([2, 2, 0])
+    log_p = logits.log_softmax(1)
+    expected = -(log_p[0, 2] + log_p[1, 2]) / 4 - log_p[2, 0] / 2  # clusters 1 and 3: none
+    torch.testing.assert_close(self_labelling_loss(logits, targets), expected)
+
+
+def test_self_labelling_without_a_target_is_0_and_has_no_gradient() -> None:
+    logits = random(4, 3).requires_grad_()
+    loss = self_labelling_loss(logits, torch.full((4,), -1))
     loss.backward()
-    assert weak.grad is None and strong.grad is not None and strong.grad.any()
-
-
-def test_self_labelling_where_nothing_is_confident() -> None:
-    even = torch.zeros(4, 2)
-    assert self_labelling_loss(even, even, 0.5) is None  # 0.5 is not above 0.5
-
-
-# Neighbours
-
-
-def test_neighbours_are_the_most_similar_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolkit, "BLOCK", 32)  # 100 rows: three blocks and a short one
-    X = np.random.default_rng(0).normal(size=(100, 6))
-    found = neighbours(X.astype(np.float32), random_state=0, context=Context(), k=7)["indices"]
-    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
-    for i in range(len(X)):
-        similarity = np.array([unit[i] @ unit[j] if j != i else -2 for j in range(len(X))])
-        assert found[i].tolist() == np.argsort(-similarity)[:7].tolist()
-    assert found.shape == (100, 7) and found.dtype == np.int64
-
-
-def test_an_instance_is_not_its_own_neighbour_even_among_copies() -> None:
-    X = np.ones((5, 3), dtype=np.float32)
-    X[4] = 0  # similar to none
-    found = neighbours(X, random_state=0, context=Context(), k=4)["indices"]
-    assert all(set(row) == set(range(5)) - {i} for i, row in enumerate(found))
-    assert all(found[:4, 3] == 4)
-
-
-@pytest.mark.parametrize("k", [0, 5])
-def test_neighbours_refuses_a_number_that_is_not_there(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k is {k} with 5 instances; expected 1 to 4"):
-        neighbours(np.ones((5, 3)), random_state=0, context=Context(), k=k)
-
-
-def test_neighbours_refuses_what_is_not_finite() -> None:
-    with pytest.raises(ValueError, match="finite numbers"):
-        neighbours(np.array([[0.0], [np.nan]]), random_state=0, context=Context(), k=1)
-
-
-def test_neighbours_known_to_be_of_another_class_are_removed() -> None:
-    indices = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [2, 1, 0], [0, 1, 2]])
-    y = np.array([0, 1, 1, -1, 0])
-    lists = NeighbourLists.of(indices, y)
-    kept = [
-        row[:count].tolist()
-        for row, count in zip(lists.indices, lists.counts.tolist(), strict=True)
-    ]
-    assert kept == [[3], [2, 3], [1, 3], [2, 1, 0], [0]]
-
-
-def test_an_instance_without_a_neighbour_left_is_its_own() -> None:
-    lists = NeighbourLists.of(np.array([[1, 2], [0, 2], [0, 1]]), np.array([0, 1, 2]))
-    assert lists.draw(torch.arange(3), torch.Generator().manual_seed(0)).tolist() == [0, 1, 2]
-
-
-def test_neighbours_are_drawn_evenly_from_those_that_are_kept() -> None:
-    indices = np.array([[1, 2, 3, 4], [0, 2, 3, 4]] + [[0, 1, 2, 3]] * 3)
-    lists = NeighbourLists.of(indices, np.array([0, -1, 1, -1, -1]))
-    rows = torch.zeros(6000, dtype=torch.int64)
-    drawn = lists.draw(rows, torch.Generator().manual_seed(0)).bincount(minlength=5)
-    assert drawn[0] == 0 and drawn[2] == 0
-    assert ((drawn[[1, 3, 4]] - 2000).abs() < 200).all()
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
 # The loop that all phases share
@@ -358,6 +308,24 @@ def test_clusters_take_the_class_of_most_labelled_members() -> None:
     assert majority_classes(clusters, np.array([4, 3, 2, 1, 0, 0, 0, 0, 0]), 5).tolist() == [
         *range(5)
     ]
+
+
+def test_the_most_confident_images_of_each_cluster() -> None:
+    p = np.array([[0.6, 0.4, 0], [0.9, 0.1, 0], [0.3, 0.7, 0], [0.8, 0.2, 0]])
+    assert most_confident(p, 2).tolist() == [[1, 3], [2, -1], [-1, -1]]
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    small = weight_arrays(ClusterNetwork((8, 8), 2, 16, 3))
+    with pytest.raises(ValueError, match="do not fit a ClusterNetwork of this size"):
+        load_weights(ClusterNetwork((8, 8), 2, 16, 4), small)
+
+
+def test_assignments_that_are_no_numbers_are_an_error() -> None:
+    network = ClusterNetwork((8, 8), 2, 16, 3)
+    torch.nn.init.constant_(network.head.weight, torch.inf)
+    with pytest.raises(FloatingPointError, match="soft assignments became nan; lower the learning"):
+        network.probabilities(torch.ones(5, 16))
 
 
 # SimCLR
@@ -447,3 +415,8 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
 def test_batches_are_full_unless_there_is_only_one() -> None:
     assert [len(b) for b in full_batches(torch.arange(10), 4)] == [4, 4]
     assert [len(b) for b in full_batches(torch.arange(3), 4)] == [3]
+
+
+def test_images_that_are_too_small_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(7, 9\).*at least 8 pixels a side"):
+        SmallResNet((7, 9), width=2, feature_dim=4)

@@ -179,67 +179,6 @@ class SimCLR(nn.Module):
         return self.projection(self.encoder(images))
 
 
-class ClusterNetwork(nn.Module):
-    """Encoder, and a linear head that assigns its features to clusters.
-
-    Parameters
-    ----------
-    image_shape, width, feature_dim : see `SmallResNet`.
-    n_clusters : outputs of the head, the logits of the soft assignment.
-    """
-
-    def __init__(
-        self, image_shape: tuple[int, ...], width: int, feature_dim: int, n_clusters: int
-    ) -> None:
-        super().__init__()
-        self.encoder = SmallResNet(image_shape, width, feature_dim)
-        self.head = ClusterHead(feature_dim, n_clusters)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images ``(n, channels, height, width)`` to logits ``(n, n_clusters)``."""
-        return self.head(self.encoder(images))
-
-    def features(self, images: torch.Tensor, context: Context) -> torch.Tensor:
-        """The features ``(n, feature_dim)``, on the CPU, of uint8 images on the device."""
-        return encode(self.encoder, images, context)
-
-    def probabilities(self, features: torch.Tensor) -> np.ndarray:
-        """The soft assignments ``(n, n_clusters)`` float32 of features on the CPU."""
-        device = self.head.weight.device
-        with torch.inference_mode():
-            logits = [self.head(block.to(device)).cpu() for block in features.split(10_000)]
-            return torch.cat(logits).softmax(1).numpy()
-
-
-class ClusterHead(nn.Linear):
-    """Linear layer on features minus their mean, divided by one scale for all of them."""
-
-    mean: torch.Tensor  # (feature_dim,)
-    scale: torch.Tensor  # ()
-
-    def __init__(self, feature_dim: int, n_clusters: int) -> None:
-        super().__init__(feature_dim, n_clusters)
-        self.register_buffer("mean", torch.zeros(feature_dim))
-        self.register_buffer("scale", torch.ones(()))
-
-    def start_(self, features: torch.Tensor, generator: torch.Generator) -> None:
-        """Draw the weights as torch does, and take mean and scale from features ``(n, d)``.
-
-        The scale is the root mean square of all features, not one per feature: a feature that
-        hardly varies here may vary once the encoder is trained on.
-        """
-        bound = 1 / math.sqrt(self.in_features)
-        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
-        nn.init.zeros_(self.bias)
-        self.mean.copy_(features.mean(0))
-        scale = (features - self.mean).square().mean().sqrt()
-        self.scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features ``(n, feature_dim)`` to logits ``(n, n_clusters)``."""
-        return super().forward((features - self.mean) / self.scale)
-
-
 def simclr(
     X: np.ndarray,
     *,
@@ -279,27 +218,43 @@ def simclr(
 
     References
     ----------
-    Chen, Kornblith, Norouzi and Hinton, ICML 2020. Optimiser and defaults as in Van Gansbeke et
-    al., SCAN, ECCV 2020.
+    Chen, Kornblith, Norouzi and Hinton, ICML 2020. Batch, rates, decay and temperature as the
+    authors of SCAN (Van Gansbeke et al., ECCV 2020) set them; Nesterov's momentum is ours.
     """
     check_training(epochs=epochs, batch_size=batch_size, lr=lr)
     check_temperature(temperature)
     images = image_tensor(check_images(X), context.device)
     network = SimCLR(X.shape[1:], width, feature_dim, projection_dim)
     he_(network, generator(random_state, "weights")).to(context.device)
+    loss = _train(network, images, epochs, batch_size, lr, temperature, random_state, context)
+    features = encode(network.encoder, images, context).numpy()
+    return weight_arrays(network) | {"features": features, "loss": loss}
+
+
+def _train(
+    network: SimCLR,
+    images: torch.Tensor,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    temperature: float,
+    seed: int,
+    context: Context,
+) -> np.ndarray:
+    """Train on two views of each of the uint8 `images` in a batch; the mean loss of each epoch."""
     optimiser = torch.optim.SGD(
         network.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
     )
     run = Resumable("simclr", context, {"network": network, "optimiser": optimiser})
     run.restore()
-    n_steps = epochs * len(full_batches(torch.arange(len(images)), batch_size))
     network.train()
     for epoch in range(len(run.history), epochs):
         losses = []
-        batches = full_batches(epoch_order(len(images), random_state, epoch), batch_size)
+        batches = full_batches(epoch_order(len(images), seed, epoch), batch_size)
+        n_steps = epochs * len(batches)
         for step, rows in enumerate(batches, start=epoch * len(batches)):
             both = images[rows].repeat(2, 1, 1, 1)
-            x = views(both, STRONG, generator(random_state, "views", step))
+            x = views(both, STRONG, generator(seed, "views", step))
             set_lr(optimiser, lr * cosine_schedule(step, n_steps))
             with autocast(context):
                 z1, z2 = network(x).chunk(2)
@@ -311,9 +266,7 @@ def simclr(
             context.progress("iteration", step + 1, n_steps)
         run.log(epoch=epoch + 1, loss=finite_mean(losses, "SimCLR's loss"))
         run.save()
-    features = encode(network.encoder, images, context).numpy()
-    loss_per_epoch = np.array([row["loss"] for row in run.history], dtype=np.float64)
-    return weight_arrays(network) | {"features": features, "loss": loss_per_epoch}
+    return np.array([row["loss"] for row in run.history], dtype=np.float64)
 
 
 def encode(encoder: nn.Module, images: torch.Tensor, context: Context) -> torch.Tensor:
