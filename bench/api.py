@@ -81,16 +81,16 @@ def run(
     """
     wish = wish or Wish(**wishes)
     console = console or Console(quiet=True)
-    _check_options(wish, Path(results), jobs, backend, rerun)
+    _check_options(wish, Path(results), jobs, timeout_s, backend, rerun)
     problems = registry.discover(wish.plugins)
     for problem in problems:
-        console.print(f"[red]{problem.message}[/]", highlight=False)
+        console.print(problem.message, style="red", markup=False, highlight=False)
     entries = choose(wish, console)
-    data = datasets.load(wish.dataset, log=lambda text: console.print(text, highlight=False))
+    data = datasets.load(wish.dataset, log=lambda text: _say(console, text))
     part = splits.partition(wish.protocol, len(data.y), data.n_train)
     template = Job(
         trials=(),
-        source=wish.dataset,
+        source=_source(wish.dataset),
         results=str(Path(results).resolve()),
         cache=str(datasets.cache_dir().resolve()),
         plugins=tuple(str(Path(plugin).resolve()) for plugin in wish.plugins),
@@ -116,7 +116,7 @@ def run(
                 "--protocol inductive or a lower level"
             )
     plan = make_plan(trials, around, rerun)
-    console.print(describe(plan, template), highlight=False)
+    _say(console, describe(plan, template))
     if dry_run:
         return Summary({}, broken_plugins=len(problems))
     summary = _carry_out(plan, Limits(jobs, timeout_s, backend, scheduler), around, console)
@@ -124,10 +124,31 @@ def run(
     return summary
 
 
-def _check_options(wish: Wish, results: Path, jobs: int, backend: str, rerun: str | None) -> None:
+def _say(console: Console, text: str) -> None:
+    """Print text as it is: what stands in brackets is no markup."""
+    console.print(text, markup=False, highlight=False)
+
+
+def _source(dataset: str) -> str:
+    """The dataset as a worker in any folder finds it: a file by its whole path."""
+    return str(Path(dataset).expanduser().absolute()) if dataset.endswith(".npz") else dataset
+
+
+def _check_options(
+    wish: Wish,
+    results: Path,
+    jobs: int,
+    timeout_s: float | None,
+    backend: str,
+    rerun: str | None,
+) -> None:
     """Refuse what would otherwise be found wrong too late, or not at all."""
     if jobs < 1 or wish.seeds < 1:
         raise BenchError(f"jobs is {jobs} and seeds {wish.seeds}; expected at least 1 of each")
+    if timeout_s is not None and not timeout_s > 0:
+        raise BenchError(
+            f"timeout_s is {timeout_s}; expected seconds above 0, or None for no limit"
+        )
     if not wish.levels:
         raise BenchError("no level is given; expected some such as 5% or 500")
     if backend not in BACKENDS:
@@ -157,7 +178,7 @@ def choose(wish: Wish, console: Console) -> tuple[Entry, ...]:
         for entry in (e for e in everything if e.tags.in_all):
             reasons = check_suitable([entry], wish.protocol, wish.selection)
             for reason in reasons:
-                console.print(f"left out: {reason}", highlight=False)
+                _say(console, f"left out: {reason}")
             if not reasons:
                 entries.append(entry)
     for name in wish.changes or {}:
@@ -223,10 +244,17 @@ def _carry_out(plan: Plan, limits: Limits, around: Surroundings, console: Consol
 
         write_csv(leaderboard(results), results / "leaderboard.csv")
 
+    def refresh_meanwhile() -> None:
+        """Seeds of one row may differ while records are being replaced: no reason to stop."""
+        try:
+            refresh()
+        except BenchError as error:
+            _say(console, f"no leaderboard yet: {error}")
+
     logs = Path(around.template.cache) / "logs"
     seconds = None if plan.unknown else plan.seconds / limits.jobs
     with Display(console, len(plan.trials), seconds) as display:
-        summary = Runner(plan, limits, around.store, logs, display, refresh).run()
+        summary = Runner(plan, limits, around.store, logs, display, refresh_meanwhile).run()
     if any(around.store):
         refresh()
     summary.not_run = len(plan.trials) - sum(summary.counts.values())

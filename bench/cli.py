@@ -170,6 +170,26 @@ def leaderboard(
 
 
 @app.command()
+def report(
+    results: Results = Path("results"),
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the page. [default: RESULTS/report]")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="FILE.npz of which there are records; repeatable.")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Figures and one self-contained HTML page."""
+    from bench.report import write_report
+    from methods import registry
+
+    for problem in registry.discover(plugin or []):
+        typer.echo(problem.message, err=True)
+    typer.echo(f"written: {write_report(results, output, dataset or [])}")
+
+
+@app.command()
 def verify(
     run_missing: Annotated[
         bool, typer.Option("--run", help="First run what has no record yet.")
@@ -234,8 +254,12 @@ def check(
 
     is_file = wanted.endswith(".py")
     problems = registry.discover([wanted] if is_file else [])
+    broken = [p for p in problems if is_file and p.origin == str(Path(wanted))]
     for problem in problems:
-        typer.echo(problem.message, err=True)
+        if problem not in broken:
+            typer.echo(problem.message, err=True)
+    if broken:
+        raise BenchError(broken[0].message)
     names = registry.names_from(wanted) if is_file else [wanted]
     if not names:
         raise BenchError(f"{wanted} registers no method; decorate a class with @register('name')")
@@ -345,7 +369,7 @@ def _print_boards(results: Path) -> None:
     for one in board.boards(table):
         console.print(reading.as_table(one))
         for note in one.notes:
-            console.print(f"[dim]{note}[/]", highlight=False, soft_wrap=True)
+            console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
     typer.echo(f"written: {results / 'leaderboard.csv'}")
 
 

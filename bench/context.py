@@ -71,13 +71,14 @@ class FileCheckpoint:
 
 
 class SuiteContext(Context):
-    """The context of one fit.
+    """The context of one fit, or of one stage.
 
     Parameters
     ----------
     stages : the store of shared stages.
     checkpoints : folder of this fit's own checkpoints; stages keep theirs beside it.
     emit : takes progress events (dicts) for whoever watches.
+    within : the stage whose context this is; None in a fit.
     """
 
     def __init__(
@@ -90,17 +91,17 @@ class SuiteContext(Context):
         precision: str = "fp32",
         threads: int | None = None,
         digests: DigestMemo | None = None,
-        inside: str | None = None,
+        within: StageKey | None = None,
     ) -> None:
         super().__init__(device, precision, threads)
         self.stages = stages
         self.checkpoints = checkpoints
         self.emit = emit
-        self.history: list[dict[str, Any]] = []
         self.stage_costs: list[dict[str, Any]] = []
         self.stage_wall_s = 0.0
         self._digests = digests or DigestMemo()
-        self._inside = inside
+        self._within = within
+        self._rows: list[tuple[str | None, dict[str, Any]]] = []  # with the key of their stage
         self._checkpoints: list[FileCheckpoint] = []
         self._last_progress = 0.0
 
@@ -109,12 +110,20 @@ class SuiteContext(Context):
         if now - self._last_progress < PROGRESS_SECONDS and done < total:
             return
         self._last_progress = now
-        self.emit(
-            {"event": "progress", "in": self._inside, "what": what, "of": [int(done), int(total)]}
-        )
+        stage = None if self._within is None else self._within.name
+        self.emit({"event": "progress", "in": stage, "what": what, "of": [int(done), int(total)]})
 
     def log(self, **values: float | int | str | None) -> None:
-        self.history.append({name: _plain(value) for name, value in values.items()})
+        row = {name: _plain(value) for name, value in values.items()}
+        if self._within is None:
+            self._rows.append((None, row))
+        else:
+            self._rows.append((self._within.digest, {"stage": self._within.name} | row))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged, in order; rows of a stage name it as ``stage``."""
+        return [row for _, row in self._rows]
 
     def checkpoint(self, name: str) -> Checkpoint:
         self._checkpoints.append(FileCheckpoint(self.checkpoints / f"{name}.pt"))
@@ -144,7 +153,7 @@ class SuiteContext(Context):
             precision=self.precision,
             threads=self.threads,
             digests=self._digests,
-            inside=key.name,
+            within=key,
         )
         self.emit({"event": "stage", "name": key.name})
 
@@ -155,18 +164,25 @@ class SuiteContext(Context):
             arrays = function(X, random_state=seed, context=inner, **params)
             seconds = time.perf_counter() - began - inner.stage_wall_s + inner.spent_before_s
             cost = {"seconds": seconds, "peak_memory_mib": peak_memory_mib()}
-            return arrays, {"cost": own | cost, "stages": inner.stage_costs}
+            facts = {"cost": own | cost, "stages": inner.stage_costs, "history": inner._rows}
+            return arrays, facts
 
         stage = self.stages.get(key, compute)
         inner.clear()
         self.stage_wall_s += time.perf_counter() - start
-        # Stages within a stage are kept with it: read from the cache it costs what it did afresh.
-        for cost in [*stage.facts["stages"], stage.facts["cost"]]:
-            if cost["key"] not in {known["key"] for known in self.stage_costs}:
-                self.stage_costs.append(cost)
-        if stage.computed_here:
-            self.history += [{"stage": key.name, **row} for row in inner.history]
+        self._adopt(stage.facts)
         return stage.arrays
+
+    def _adopt(self, facts: dict[str, Any]) -> None:
+        """Add a stage's cost and history, each once however often the stage is asked for.
+
+        What stages within it cost and logged is kept with it: read from the cache it tells what it
+        did afresh.
+        """
+        known = {cost["key"] for cost in self.stage_costs}
+        costs = [*facts["stages"], facts["cost"]]
+        self.stage_costs += [cost for cost in costs if cost["key"] not in known]
+        self._rows += [(key, row) for key, row in facts["history"] if key not in known]
 
 
 def _plain(value: Any) -> Any:

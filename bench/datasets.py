@@ -18,7 +18,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,8 @@ _LOGGER = logging.getLogger(__name__)
 class Dataset:
     """Images and their classes.
 
-    name : "fashion-mnist", "digits", or the file name of an `.npz` without its ending.
+    name : "fashion-mnist", "digits", or for an `.npz` its file name without the ending and the
+        first 8 digits of `digest` (``shoes-1f2e3d4c``): another content is another dataset.
     X : (n, height, width) or (n, height, width, channels) uint8, read-only; memory-mapped for
         Fashion-MNIST.
     y : (n,) int64, read-only: the class of every image, 0 … n_classes - 1.
@@ -243,12 +244,11 @@ def _dataset(
 
 
 def _load_npz(path: Path) -> Dataset:
-    """A user's own images; see `load` for the arrays."""
-    _require(
-        path.stem not in (FASHION_MNIST.name, "digits"),
-        f"{path} has the name of a built-in dataset, under which its results would be filed: "
-        "rename the file.",
-    )
+    """A user's own images; see `load` for the arrays.
+
+    Results are filed under the dataset's name, and two files of one name may hold different
+    images: the digest makes it unique.
+    """
     arrays = _read_npz(path)
     X, y = arrays["X"], arrays["y"]
     _check_images(path, X)
@@ -266,7 +266,8 @@ def _load_npz(path: Path) -> Dataset:
         f"{path}: class_names holds {names.dtype} of shape {names.shape}; expected {n_classes} "
         "strings, one per class.",
     )
-    return _dataset(path.stem, X, y, int(n_train), tuple(names.tolist()))
+    data = _dataset(path.stem, X, y, int(n_train), tuple(names.tolist()))
+    return replace(data, name=f"{path.stem}-{data.digest[:8]}")
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

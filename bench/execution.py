@@ -61,6 +61,8 @@ def execute(
     try:
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.endswith("\n"):  # it was killed in the middle of the line
+                break
             event = json.loads(line)
             if event["event"] in ("error", "record"):
                 events.append(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.errors import BenchError
 from bench.record import FAILURES
 from bench.splits import Level
 from bench.store import load_results, write_atomically
@@ -63,13 +65,22 @@ def leaderboard(results: str | Path) -> pd.DataFrame:
 
     Raises
     ------
-    BenchError : no results folder, or a file in it that is not a record.
+    BenchError : no results folder, a file in it that is not a record, or records of one row that
+        differ in more than their seed.
     """
     return aggregate(load_results(results))
 
 
 def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
-    """`load_results`'s rows, aggregated over seeds and ranked within each board and level."""
+    """`load_results`'s rows, aggregated over seeds and ranked within each board and level.
+
+    A row has no headline and no rank where the trial of one of its seeds has no headline
+    (`bench.record.headline`): a mean over the other seeds would be of another kind.
+
+    Raises
+    ------
+    BenchError : the trials of one row differ in their images or parameters.
+    """
     if trials.empty:
         return pd.DataFrame(columns=[*COLUMNS, "same_as"])
     keys = [*BOARD_KEYS, "level", "method", "variant"]
@@ -91,18 +102,22 @@ def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _row(key: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
     """One variant at one level: its trials of all seeds as one row."""
+    _check_alike(key, group)
     good = group[group["status"] == "ok"]
-    low, high = t_interval(good["headline"])
 
     def column(name: str) -> pd.Series:
         return good[name].astype(float) if name in good else pd.Series(dtype=float)
 
+    headline = column("headline")
+    if headline.isna().any():
+        headline = headline[:0]
+    low, high = t_interval(headline)
     row: dict[str, Any] = key | {
         "n_labels": group["n_labels"].dropna().max(),
         "n_seeds": len(good),
         "n_failed": int(group["status"].isin(FAILURES).sum()),
-        "headline_mean": column("headline").mean(),
-        "headline_std": column("headline").std(),
+        "headline_mean": headline.mean(),
+        "headline_std": headline.std(),
         "headline_low": low,
         "headline_high": high,
         "purity_mean": column("purity_all").mean(),
@@ -117,6 +132,35 @@ def _row(key: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
         if name not in row and statistic in ("mean", "std"):
             row[name] = getattr(column(metric), statistic)()
     return row
+
+
+def _check_alike(key: dict[str, Any], group: pd.DataFrame) -> None:
+    """Refuse to average trials that differ in more than their seed."""
+    params = [json.loads(text) for text in group["params"]]
+    for what, values in (("images", list(group["dataset_digest"])), ("parameters", params)):
+        first, *seeds = group["seed"]
+        others = [seed for seed, value in zip(seeds, values[1:], strict=True) if value != values[0]]
+        if not others:
+            continue
+        if what == "parameters":
+            what += f" ({', '.join(_changed(params))})"
+        board = "{dataset}/{protocol}-{selection}-{schedule}".format(**key)
+        folder = f"{key['method']}@*" if key["variant"] else key["method"]
+        name = f"{key['method']} {key['variant']}".strip()
+        raise BenchError(
+            f"the records of {name} at {key['level']} have no common mean: in trials/{board}/"
+            f"{folder}/{key['level']} seed {', '.join(map(str, others))} differs from seed {first} "
+            f"in its {what}; `bench run` for this method, level and number of seeds makes them "
+            "alike, or delete those you do not want"
+        )
+
+
+def _changed(params: list[dict[str, Any]]) -> list[str]:
+    """The names of the parameters that are not the same in all of `params`."""
+    names = sorted({name for one in params for name in one})
+    absent = object()  # None is a value
+    columns = {name: [one.get(name, absent) for one in params] for name in names}
+    return [name for name, values in columns.items() if any(v != values[0] for v in values)]
 
 
 def _ties(table: pd.DataFrame, trials: pd.DataFrame) -> list[str | None]:
@@ -188,15 +232,21 @@ def _cell(row: pd.Series) -> str:
     """What a reader sees of one method at one level."""
     if not row["n_seeds"]:
         return f"failed ({row['n_failed']})" if row["n_failed"] else "n/a"
+    failed = f" ({row['n_failed']} failed)" if row["n_failed"] else ""
+    same = "" if pd.isna(row["same_as"]) else f" (= {row['same_as']})"
+    return _score(row) + failed + same
+
+
+def _score(row: pd.Series) -> str:
+    """The headline with its interval and how it stands to the best; else the purity, marked."""
+    if pd.isna(row["headline_mean"]):
+        return f"({_short(row['purity_mean'])} purity)"
     text = _short(row["headline_mean"])
     if row["n_seeds"] > 1:
         text += "±" + _short((row["headline_high"] - row["headline_low"]) / 2)
     if row["rank"] == 1:
         text = f"*{text}*"
-    mark = {"tied": "≈", "undecided": "?"}.get(row["tied_with_best"], "")
-    failed = f" ({row['n_failed']} failed)" if row["n_failed"] else ""
-    same = "" if pd.isna(row["same_as"]) else f" (= {row['same_as']})"
-    return text + mark + failed + same
+    return text + {"tied": "≈", "undecided": "?"}.get(row["tied_with_best"], "")
 
 
 def _short(value: float) -> str:
@@ -227,6 +277,12 @@ def _notes(board: pd.DataFrame, what: str) -> list[str]:
         notes.append(
             "± half the 95 % t-interval over seeds; ≈ tied with the best (paired interval within "
             "±0.005); ? undecided (the paired interval holds 0)."
+        )
+    if (board["headline_mean"].isna() & (board["n_seeds"] > 0)).any():
+        notes.append(
+            "(x purity): more clusters than classes, and no label to name them by. Purity, over "
+            "all images that the method was fitted on, grows with the number of clusters: it is "
+            "not ranked."
         )
     if board["same_as"].notna().any():
         notes.append("(= x): has nothing better to do at this level and does what x does.")

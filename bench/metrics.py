@@ -198,15 +198,15 @@ def majority_mapping(contingency: npt.ArrayLike) -> IntArray:
 def name_clusters(
     y_true_revealed: npt.ArrayLike, labels_revealed: npt.ArrayLike, n_classes: int, n_clusters: int
 ) -> IntArray:
-    """Name clusters by a one-to-one mapping fitted on revealed labels only.
+    """Name clusters by a mapping fitted on revealed labels only.
 
-    A cluster without a revealed label gets a class that is left over, if there is one.
+    It is one to one (`best_mapping`): a cluster without a revealed label gets a class that is
+    left over. With more clusters than classes each takes its majority (`majority_mapping`).
 
     Parameters
     ----------
     y_true_revealed, labels_revealed : array-like of shape (n_labels,)
-        Class and cluster of the instances whose label is revealed, and of no other; without
-        any, there is nothing to name them by, and a BenchError is raised.
+        Class and cluster of the revealed instances alone; a BenchError if there are none.
     n_classes, n_clusters : int
         How many there are in all.
 
@@ -217,11 +217,12 @@ def name_clusters(
 
     Examples
     --------
-    >>> name_clusters([0, 0, 1], [2, 2, 0], n_classes=2, n_clusters=3)
-    array([ 1, -1,  0])
+    >>> name_clusters([0, 0, 1], [3, 2, 0], n_classes=2, n_clusters=4)
+    array([ 1, -1,  0,  0])
     """
     sizes = {"n_classes": n_classes, "n_clusters": n_clusters}
-    return best_mapping(contingency_matrix(y_true_revealed, labels_revealed, **sizes))
+    table = contingency_matrix(y_true_revealed, labels_revealed, **sizes)
+    return majority_mapping(table) if n_clusters > n_classes else best_mapping(table)
 
 
 def apply_mapping(labels: npt.ArrayLike, mapping: npt.ArrayLike) -> IntArray:

@@ -37,7 +37,7 @@ class Task:
         if not others:
             return first.title
         levels = ", ".join(trial.level for trial in self.job.trials)
-        return first.title.replace(first.level, levels, 1)
+        return first.title.replace(f" · {first.level} · ", f" · {levels} · ")
 
 
 @dataclass

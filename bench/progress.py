@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
@@ -70,7 +71,9 @@ class Display:
 
     def start(self, job: int, title: str) -> None:
         now = time.monotonic()
-        self._tasks[job] = self._progress.add_task(title, total=None, unit="", since=now, left=None)
+        self._tasks[job] = self._progress.add_task(
+            escape(title), total=None, unit="", since=now, left=None
+        )
 
     def event(self, job: int, title: str, event: dict[str, Any]) -> None:
         """Show what a worker says of itself: the stage it is in, how far its loop has come."""
@@ -105,11 +108,11 @@ class Display:
 
 def _inside(title: str, stage: str | None) -> str:
     """A job's title with the stage it is in, unless the job is that stage."""
-    return title if stage is None or title.endswith(stage) else f"{title} · {stage}"
+    return escape(title if stage is None or title.endswith(stage) else f"{title} · {stage}")
 
 
 def result_line(title: str, status: str, headline: float | None, message: str | None) -> str:
-    """One finished trial for the terminal."""
+    """One finished trial for the terminal; what stands in brackets is no markup."""
     value = f" {headline:.4f}" if headline is not None else ""
     reason = f": {message}" if message and status != "n/a" else ""
-    return f"{MARKS.get(status, f'[red]{status}[/]')} {title}{value}{reason}"
+    return f"{MARKS.get(status, f'[red]{status}[/]')} {escape(f'{title}{value}{reason}')}"

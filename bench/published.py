@@ -25,7 +25,7 @@ from bench.plan import is_stale
 from bench.record import FAILURES
 from bench.splits import Level
 from bench.store import Record, Store, read_record
-from bench.trial import Grid, Trial
+from bench.trial import PRECISIONS, Grid, Trial
 from methods import registry
 from methods.registry import RegistryError
 
@@ -320,7 +320,16 @@ def trial_of(setting: Setting, data: Data) -> Trial:
 
 
 def records_of(trial: Trial, store: Store) -> dict[int, Record]:
-    """The records of `trial` and of its other seeds, by seed; other parameters do not count."""
+    """The records of `trial` and of its other seeds, by seed; other parameters do not count.
+
+    No source says in what precision it computed, so that any precision will do; they are not mixed.
+    Of several, that with the most seeds counts, and the first of `PRECISIONS` in a tie.
+    """
+    found = [_of_all_seeds(replace(trial, precision=name), store) for name in PRECISIONS]
+    return max(found, key=len)
+
+
+def _of_all_seeds(trial: Trial, store: Store) -> dict[int, Record]:
     seeds = [path.stem for path in store.path(trial).parent.glob("*.json")]
     numbers = sorted(int(seed) for seed in seeds if seed.isdecimal())
     read = {seed: store.read(replace(trial, seed=seed)) for seed in numbers}
@@ -335,13 +344,15 @@ class Finding:
     """A published figure and what was measured of it.
 
     `values` are the scores of the seeds that ended ``ok``. `n_failed` counts the others, `n_stale`
-    the records made by other code of the method. `reason` says why there is no value.
+    the records made by other code of the method. `precision` is that of the networks' products, in
+    the records. `reason` says why there is no value.
     """
 
     figure: Figure
     values: tuple[float, ...] = ()
     n_failed: int = 0
     n_stale: int = 0
+    precision: str = ""
     reason: str = ""
 
     @property
@@ -425,6 +436,7 @@ def _find(figure: Figure, store: Store, known: Mapping[str, Data]) -> Finding:
         values=tuple(_value(record, setting) for record in good),
         n_failed=len(failed),
         n_stale=sum(is_stale(record) for record in good),
+        precision="/".join(sorted({record["environment"]["precision"] for record in good})),
         reason="" if good else _why_not(records),
     )
 

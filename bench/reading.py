@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import datasets, machine
 from bench.errors import BenchError
-from bench.runner import log_path
+from bench.runner import log_path, shared_log_path
 from bench.store import Store, read_record
 from bench.trial import Trial
 
@@ -64,12 +65,19 @@ def show(wanted: str, results: Path) -> str:
     error = record.get("error")
     if error:
         lines += [f"message: {error['message']}", error["traceback"] or "no traceback"]
-    log = log_path(datasets.cache_dir() / "logs", trial)
-    if log.exists():
-        lines += [f"log ({log}):", *log.read_text().splitlines()[-LOG_LINES:]]
-    else:
-        lines.append("log: none on this machine")
-    return "\n".join(lines)
+    return "\n".join(lines + _log(trial))
+
+
+def _log(trial: Trial) -> list[str]:
+    """The end of what was printed by the trial's process, or by the one that fits all levels."""
+    logs = datasets.cache_dir() / "logs"
+    shared = f"log of {trial.method} with seed {trial.seed}, one fit for all levels"
+    for whose, path in ((shared, shared_log_path(logs, trial)), ("log", log_path(logs, trial))):
+        if path.exists():
+            # A method may print any bytes, or be killed in the middle of a character.
+            text = path.read_text(errors="replace")
+            return [f"{whose} ({path}):", *text.splitlines()[-LOG_LINES:]]
+    return ["log: none on this machine"]
 
 
 def _history(history: list[dict[str, Any]]) -> list[str]:
@@ -81,7 +89,7 @@ def _find(wanted: str, results: Path) -> Path:
     if Path(wanted).is_file():
         return Path(wanted)
     root = Store(results).root
-    found = sorted(root.glob(f"*/*/{wanted.removesuffix('.json')}.json"))
+    found = sorted(root.glob(f"*/*/{glob.escape(wanted.removesuffix('.json'))}.json"))
     if len(found) == 1:
         return found[0]
     if not found:

@@ -27,6 +27,7 @@ def score(
     *,
     n_classes: int,
     names_needed: bool,
+    n_clusters: int = 0,
     y_test: np.ndarray | None = None,
     labels_test: np.ndarray | None = None,
 ) -> dict[str, Any]:
@@ -38,16 +39,21 @@ def score(
     labelled : indices of the labelled ones.
     n_classes : classes in the data.
     names_needed : True for a method that ignores labels: its clusters get their names from a
-        mapping fitted on the revealed labels only (evaluation rule 3).
+        mapping fitted on the revealed labels only, see `metrics.name_clusters`.
+    n_clusters : clusters that the method was asked for. It has as many as it was asked for, used
+        or not, or as its ids (those of the test images too) need, if that is more.
+    y_test, labels_test : ``(n_test,)`` truth and assignment of the test images, if there are any.
 
     Returns
     -------
-    dict with ``subsets`` (per subset its metrics and ``contingency``), ``cluster_names`` (or None)
-    and ``cluster_sizes``.
+    dict with ``subsets`` (per subset its metrics and ``contingency``), ``cluster_names`` (the class
+    of each cluster, -1 for one without a name; None where nothing had to be named) and
+    ``cluster_sizes``.
     """
     given = labels if labels_test is None else np.append(labels, labels_test)
-    n_clusters = max(n_classes, int(given.max()) + 1)
     named = len(labelled) > 0
+    asked = 0 if named and not names_needed else n_clusters  # with labels cluster j is class j
+    n_clusters = max(n_classes, asked, int(given.max()) + 1)
     mapping = None
     if names_needed and named:
         mapping = metrics.name_clusters(y[labelled], labels[labelled], n_classes, n_clusters)
@@ -98,6 +104,28 @@ def headline_name(protocol: str, n_labels: int) -> tuple[str, str]:
     """The subset and the metric that a trial is ranked by (evaluation rules 2 and 3)."""
     subset = "unlabelled" if protocol == "transductive" else "test"
     return subset, "acc" if n_labels == 0 else "accuracy"
+
+
+def headline(protocol: str, n_labels: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The number that a trial is ranked by, and what it is.
+
+    More clusters than classes and no label: there is no number. ACC would call the surplus wrong,
+    and purity grows with the number of clusters, so it is shown but not ranked (evaluation rule 3).
+
+    Parameters
+    ----------
+    scores : what `score` returned.
+
+    Returns
+    -------
+    dict with ``headline`` (None where there is nothing to rank by) and ``headline_is``.
+    """
+    n_classes = len(scores["subsets"]["all"]["contingency"])
+    if n_labels == 0 and len(scores["cluster_sizes"]) > n_classes:
+        return {"headline": None, "headline_is": "purity, not ranked"}
+    subset, metric = headline_name(protocol, n_labels)
+    value = scores["subsets"][subset][metric]
+    return {"headline": value, "headline_is": f"{metric} on {subset}"}
 
 
 def check_output(labels: Any, n: int, what: str, n_classes: int | None = None) -> np.ndarray:

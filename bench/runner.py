@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +18,10 @@ from bench.errors import BenchError
 from bench.execution import Outcome, execute, kill_all
 from bench.plan import Plan, Task
 from bench.progress import Display, result_line
-from bench.store import Record, Store, read_record
+from bench.stages import StageStore
+from bench.store import Record, Store
 from bench.trial import Trial
+from methods import registry
 
 BACKENDS = ("local", "dask")
 REFRESH_SECONDS = 20.0
@@ -34,7 +36,8 @@ class Limits:
     jobs : how many processes at a time.
     timeout_s : seconds after which a job is killed; None sets no limit.
     backend : ``local`` (this machine) or ``dask`` (the workers of `scheduler`, which have to see
-        the results and cache folders under the same paths).
+        the results and cache folders under the same paths). What has begun on a dask worker goes on
+        there, to its end or its limit, when the run is stopped.
     """
 
     jobs: int = 1
@@ -60,6 +63,15 @@ class Summary:
     def exit_status(self) -> int:
         bad = self.failed_before or any(self.counts.get(status) for status in record.FAILURES)
         return 1 if bad or self.stopped or self.broken_plugins else 0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that has been handed over, and each trial's record as it was before (None: none)."""
+
+    number: int
+    task: Task
+    earlier: Mapping[Path, bytes | None]
 
 
 class Runner:
@@ -92,36 +104,44 @@ class Runner:
         self.summary = Summary({})
         self._waiting = list(plan.tasks)
         self._outcomes: dict[str, Outcome] = {}
-        self._running: dict[Future[Outcome], tuple[int, Task]] = {}
+        self._running: dict[Future[Outcome], Running] = {}
+        self._stop = threading.Event()
         self._seconds_left = plan.seconds
         self._refreshed = time.monotonic()
 
     def run(self) -> Summary:
         """Run everything; Ctrl-C (or a termination signal) kills the workers and returns."""
         executor = make_executor(self.limits)
-        try:
-            with _termination_as_interrupt():
+        with _interrupts_set(self._stop):
+            try:
                 self._loop(executor)
-        except KeyboardInterrupt:
-            self.summary.stopped = True
-            for future in self._running:
-                future.cancel()
-            while not all(future.done() for future in self._running):
-                kill_all()  # again and again: a worker may just have been starting
-                time.sleep(0.05)
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            finally:
+                self._end_running()
+                executor.shutdown(wait=False)  # all is over; dask's has no cancel_futures
+        self.summary.stopped = self._stop.is_set()
         return self.summary
 
     def _loop(self, executor: Executor) -> None:
-        while self._waiting or self._running:
-            while len(self._running) < self.limits.jobs and (task := self._next()) is not None:
+        """Start what can start and finish what has ended, until all is over or `_stop` is set."""
+        while (self._waiting or self._running) and not self._stop.is_set():
+            while self._has_room() and (task := self._next()) is not None:
                 self._submit(executor, task)
             done, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
-                number, task = self._running.pop(future)
-                self.display.finish(number)
-                self._finish(task, _outcome(future))
+                running = self._running.pop(future)
+                self.display.finish(running.number)
+                self._finish(running.task, _outcome(future), running.earlier)
+
+    def _has_room(self) -> bool:
+        return len(self._running) < self.limits.jobs and not self._stop.is_set()
+
+    def _end_running(self) -> None:
+        """Kill what still runs, and wait for its end."""
+        for future in self._running:
+            future.cancel()
+        while not all(future.done() for future in self._running):
+            kill_all()  # again and again: a worker may just have been starting
+            time.sleep(0.05)
 
     def _next(self) -> Task | None:
         """The first task that can start; tasks whose stage failed are recorded as failed."""
@@ -130,42 +150,55 @@ class Runner:
             failed = [outcome for outcome in ended if outcome.status != "ok"]
             if failed:
                 self._waiting.remove(task)
-                self._finish(task, failed[0])
+                self._finish(task, failed[0], self._records_of(task))
             elif len(ended) == len(task.needs):
                 self._waiting.remove(task)
                 return task
         return None
 
     def _submit(self, executor: Executor, task: Task) -> None:
-        number = id(task)
+        number, earlier = id(task), self._records_of(task)
         self.display.start(number, task.title)
         arguments = (task.job, str(self._log(task)), self.limits.timeout_s)
         if self.limits.backend == "local":
             future = executor.submit(execute, *arguments, lambda e: self._event(number, task, e))
         else:
             future = executor.submit(execute, *arguments)
-        self._running[future] = (number, task)
+        self._running[future] = Running(number, task, earlier)
+
+    def _records_of(self, task: Task) -> dict[Path, bytes | None]:
+        """The content of the record of each trial that `task` fits; None where there is none."""
+        trials = () if task.job.stage else task.job.trials
+        return {path: _content(path) for path in map(self.store.path, trials)}
 
     def _log(self, task: Task) -> Path:
         if task.job.stage:
             return self.logs / "stages" / f"{task.job.stage}.log"
-        return log_path(self.logs, task.job.trials[0])
+        trial = task.job.trials[0]
+        if registry.get(trial.method).tags.uses_labels:
+            return log_path(self.logs, trial)
+        return shared_log_path(self.logs, trial)
 
     def _event(self, number: int, task: Task, event: dict[str, Any]) -> None:
         """An event of a worker; called from the thread that watches it."""
         if event["event"] != "record":
             self.display.event(number, task.title, event)
 
-    def _finish(self, task: Task, outcome: Outcome) -> None:
-        """Count and show what a job left behind, and write the records that it could not write."""
+    def _finish(self, task: Task, outcome: Outcome, earlier: Mapping[Path, bytes | None]) -> None:
+        """Count and show what a job left behind, and write the records that it could not write.
+
+        A job may be killed after it has written a record and before it could say so; then the
+        record differs from the `earlier` one.
+        """
         self._seconds_left -= task.seconds or 0.0
         if task.job.stage:
             self._finish_stage(task, outcome)
             return
         for trial in task.job.trials:
-            if str(self.store.path(trial)) in outcome.written:
-                written = read_record(self.store.path(trial))
-            else:
+            path = self.store.path(trial)
+            found = str(path) in outcome.written or _content(path) != earlier[path]
+            written = self.store.read(trial) if found else None
+            if written is None:
                 written = self._write_failure(task, trial, outcome)
             status = written["status"]
             message = (written.get("error") or {}).get("message")
@@ -179,8 +212,12 @@ class Runner:
             self._refreshed = time.monotonic()
 
     def _finish_stage(self, task: Task, outcome: Outcome) -> None:
+        """Note how a stage ended: well if it is in the store, whole, whatever happened after."""
         name = task.job.stage.partition("/")[0]
-        if outcome.status == "ok" and task.job.stage not in outcome.written:
+        stored = StageStore(Path(task.job.cache) / "stages").store.has(task.job.stage)
+        if stored or task.job.stage in outcome.written:
+            outcome = Outcome("ok")
+        elif outcome.status == "ok":
             outcome = Outcome("crashed", "the process ended without a result")
         if outcome.status != "ok" and not outcome.message.startswith(f"stage {name} "):
             message = f"stage {name} failed: {outcome.message}"
@@ -209,9 +246,18 @@ def _outcome(future: Future[Outcome]) -> Outcome:
         return Outcome("crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
 def log_path(logs: Path, trial: Trial) -> Path:
-    """Where the output of a trial's process is kept."""
+    """Where the output of a trial's process is kept, unless `shared_log_path` has it."""
     return logs / trial.path.with_suffix(".log")
+
+
+def shared_log_path(logs: Path, trial: Trial) -> Path:
+    """Where the output is kept of the one fit of a method that ignores labels, for all levels."""
+    return logs / trial.folder / f"{trial.seed}.log"
 
 
 def make_executor(limits: Limits) -> Executor:
@@ -236,17 +282,23 @@ def make_executor(limits: Limits) -> Executor:
 
 
 @contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Treat a termination signal as Ctrl-C; only the main thread may say so to Python."""
+def _interrupts_set(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C and a termination signal set `stop`; only the main thread may ask Python for that.
+
+    An exception could come at any place, between the start of a job and the note that it runs say.
+    Ctrl-C that was ignored from the start (``nohup``, a job in the background) still is.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
+    def note(signum: int, frame: object) -> None:
+        stop.set()
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, note) for number in heeded}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

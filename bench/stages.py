@@ -1,9 +1,9 @@
 """The store of shared stages: label-free work that several trials need, computed once per key.
 
 A stage is a folder ``<root>/<function>/<key>/`` with one ``.npy`` file per array (no pickle, memory
-mapped when read) and ``facts.json`` with its cost. It is written under another name and renamed, so
-a folder that exists is whole. A lock file makes a second process wait for the first; the operating
-system gives the lock back when its holder is killed.
+mapped when read) and ``facts.json`` with its cost and history. It is written under another name and
+renamed, so a folder that exists is whole. A lock file makes a second process wait for the first;
+the operating system gives the lock back when its holder is killed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ import numpy as np
 from bench.fingerprint import code_digest
 from bench.trial import canonical_digest
 from methods.method import Arrays
+
+# What is kept with a stage; 2 brought the history. It is part of every key, so that a stage stored
+# by an older version is computed anew, instead of being read as if it had logged nothing.
+FORMAT = 2
 
 
 class StageError(RuntimeError):
@@ -45,8 +49,9 @@ class StageKey:
         seed: int,
         precision: str,
     ) -> StageKey:
-        parts = [function.__module__, code_digest(function), dict(params), X_digest, seed]
-        return cls(function.__name__, canonical_digest([*parts, precision])[:24])
+        code = [function.__module__, code_digest(function)]
+        parts = [FORMAT, *code, dict(params), X_digest, seed, precision]
+        return cls(function.__name__, canonical_digest(parts)[:24])
 
     @property
     def text(self) -> str:
@@ -55,11 +60,10 @@ class StageKey:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage returned, and the facts kept with it (``seconds``, ...)."""
+    """What a stage returned, and the facts kept with it (its cost, its history, ...)."""
 
     arrays: Arrays
     facts: dict[str, Any]
-    computed_here: bool
 
 
 def array_digest(X: np.ndarray) -> str:
@@ -110,7 +114,7 @@ class ArrayStore:
                 if values.dtype.hasobject:
                     raise StageError(f"array {key!r} of {name} holds objects; expected numbers")
                 _save(draft / f"{key}.npy", values)
-            (draft / "facts.json").write_text(json.dumps(facts))
+            _save_text(draft / "facts.json", json.dumps(facts))
             if final.exists():
                 shutil.rmtree(final)
             os.replace(draft, final)
@@ -128,6 +132,14 @@ def _save(path: Path, values: np.ndarray) -> None:
     """Write one array and make sure that it has reached the disk."""
     with path.open("wb") as file:
         np.save(file, values, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _save_text(path: Path, text: str) -> None:
+    """Write a text and make sure that it has reached the disk."""
+    with path.open("w") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
@@ -166,11 +178,11 @@ class StageStore:
             except Exception as error:
                 raise StageError(f"stage {key.name} failed: {error}") from error
             stored = self.store.arrays(key.text)
-        return Stage(stored, facts, computed_here=True)
+        return Stage(stored, facts)
 
     def _found(self, key: StageKey) -> Stage | None:
         found = self.store.read(key.text)
-        return None if found is None else Stage(*found, computed_here=False)
+        return None if found is None else Stage(*found)
 
 
 class DigestMemo:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Record = dict[str, Any]
+VIEWS = ".views.json"
 
 
 class Store:
@@ -41,16 +42,46 @@ class Store:
         record = read_record(path)
         return record if record["identity"] == trial.identity else None
 
-    def write(self, record: Record) -> Path:
-        """Write `record` where its trial belongs, replacing an older one in one step."""
-        path = self.path(Trial.from_json(record["trial"]))
+    def views_path(self, trial: Trial) -> Path:
+        """Where the views of a trial lie: beside its record, as ``<seed>.views.json``."""
+        return self.path(trial).with_suffix(VIEWS)
+
+    def read_views(self, trial: Trial) -> dict[str, Any] | None:
+        """What `write` was given as `views` of the trial at this place; None if nothing.
+
+        Raises
+        ------
+        BenchError : the file is no JSON object; the message names it.
+        """
+        path = self.views_path(trial)
+        if not path.exists():
+            return None
+        try:
+            values = json.loads(path.read_text())
+        except ValueError as error:
+            raise BenchError(f"{path} is no JSON ({error}); delete it and run again") from error
+        if not isinstance(values, dict):
+            raise BenchError(f"{path} holds no JSON object; delete it and run again")
+        return values
+
+    def write(self, record: Record, views: dict[str, Any] | None = None) -> Path:
+        """Write `record` where its trial belongs, replacing an older one in one step.
+
+        `views` are what figures need of the trial (`bench.views`). Those of an older record go
+        first: a kill in between leaves a record without views, never with another's.
+        """
+        trial = Trial.from_json(record["trial"])
+        path, beside = self.path(trial), self.views_path(trial)
+        beside.unlink(missing_ok=True)
         write_atomically(path, dump_record(record))
+        if views is not None:
+            write_atomically(beside, dump_views(views))
         return path
 
     def __iter__(self) -> Iterator[Record]:
         """Every record, ordered by path."""
         for path in sorted(self.root.glob("*/*/*/*/*.json")):
-            if not path.name.endswith(".views.json"):
+            if not path.name.endswith(VIEWS):
                 yield read_record(path)
 
 
@@ -69,6 +100,18 @@ def dump_record(record: Record) -> str:
         else:
             lines.append(f"{json.dumps(key)}: {json.dumps(value)}")
     return "{\n " + ",\n ".join(lines) + "\n}\n"
+
+
+def dump_views(views: dict[str, Any]) -> str:
+    """Compact JSON with one line per entry of every list of objects."""
+    lines = []
+    for key, value in views.items():
+        text = json.dumps(value, separators=(",", ":"))
+        if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in value)
+            text = f"[\n{rows}\n]"
+        lines.append(f"{json.dumps(key)}:{text}")
+    return "{" + ",\n".join(lines) + "}\n"
 
 
 def read_record(path: Path) -> Record:
@@ -94,7 +137,7 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -146,7 +189,7 @@ def flatten_record(record: Record) -> dict[str, Any]:
 
 
 def merge(results: Path, other: Path) -> dict[str, int]:
-    """Adopt the records of another results folder, from another machine say.
+    """Adopt the records of another results folder, from another machine say, with their views.
 
     A record is taken over where there is none here, or where ours did not end ``ok`` and theirs
     did; otherwise ours stays.
@@ -165,10 +208,11 @@ def merge(results: Path, other: Path) -> dict[str, int]:
     store = Store(results)
     counts = {"adopted": 0, "kept": 0}
     for record in theirs:
-        path = store.path(Trial.from_json(record["trial"]))
+        trial = Trial.from_json(record["trial"])
+        path = store.path(trial)
         ours = read_record(path) if path.exists() else None
         better = ours is None or (ours["status"] != "ok" and record["status"] == "ok")
         if better:
-            store.write(record)
+            store.write(record, Store(other).read_views(trial))
         counts["adopted" if better else "kept"] += 1
     return counts

@@ -34,8 +34,8 @@ from methods.registry import RegistryError
 COLUMNS = [
     "number", "other_reading", "source", "dataset", "method", "parameters", "protocol",
     "selection", "schedule", "level", "metric", "subset", "published", "measured_mean",
-    "measured_std", "measured_low", "measured_high", "n_seeds", "difference", "tolerance",
-    "verdict", "n_failed", "n_died", "failure_rate", "note", "published_note",
+    "measured_std", "measured_low", "measured_high", "n_seeds", "precision", "difference",
+    "tolerance", "verdict", "n_failed", "n_died", "failure_rate", "note", "published_note",
 ]
 # fmt: on
 OF_SETTING = COLUMNS[3:12]
@@ -145,6 +145,8 @@ def note(finding: Finding) -> str:
         alive = [value for value in values if value >= DIED_BELOW]
         others = f", mean of the others {statistics.fmean(alive):.4f}" if alive else ""
         parts.append(f"{finding.n_died} of {len(values)} seeds died (below {DIED_BELOW}){others}")
+    if "bf16" in finding.precision:
+        parts.append("products in bf16")
     if finding.n_stale:
         parts.append(f"{finding.n_stale} of the records made by other code of the method (stale)")
     return "; ".join(parts)
@@ -173,6 +175,7 @@ def _row(finding: Finding) -> dict[str, Any]:
         "measured_low": low,
         "measured_high": high,
         "n_seeds": len(finding.values),
+        "precision": finding.precision or None,
         "difference": finding.difference,
         "tolerance": finding.tolerance if finding.values else None,
         "verdict": finding.verdict,
@@ -284,6 +287,7 @@ def run_missing(wanted: Sequence[api.Wish], console: Console, **options: Any) ->
         console.print(
             f"run {number} of {len(wanted)}: {methods} at {levels}, {wish.protocol}, "
             f"{wish.selection}",
+            markup=False,
             highlight=False,
         )
         try:

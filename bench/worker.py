@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import datasets, machine, record, splits
+from bench import datasets, machine, record, splits, stages, views
 from bench.context import Emit, SuiteContext, method_digest, request_key
 from bench.errors import BenchError
 from bench.stages import ArrayStore, DigestMemo, StageKey, StageStore
 from bench.store import Record, Store
 from bench.trial import Trial, canonical_digest
+from bench.views import View
 from methods import registry
 from methods.method import Arrays, Method, StageRequest
 
@@ -109,7 +110,7 @@ class Worker:
             return
         for trial in self.job.trials:
             self.emit({"event": "trial", "title": trial.title})
-            self._write(self._record_of(trial))
+            self._write(*self._record_of(trial))
 
     def _compute_stage(self) -> None:
         context = self._context("stages")
@@ -130,12 +131,12 @@ class Worker:
     def _n_labels(self, trial: Trial) -> int:
         return splits.Level.parse(trial.level).n_labels(len(self.y))
 
-    def _record_of(self, trial: Trial) -> Record:
+    def _record_of(self, trial: Trial) -> tuple[Record, View | None]:
         """Fit (or take the fit from the cache), score, and say how it went."""
         n_labels = self._n_labels(trial)
         if self.entry.tags.needs_labels and n_labels == 0:
             message = f"{trial.method} learns from labels alone; there are none at {trial.level}"
-            return self._failure(trial, "n/a", message)
+            return self._failure(trial, "n/a", message), None
         try:
             labelled = self._labelled(trial, n_labels)
             y = splits.reveal(self.y, labelled)
@@ -144,13 +145,14 @@ class Worker:
             if not self.entry.tags.uses_labels:  # one fit serves all levels: it sees none of them
                 y = splits.reveal(self.y, np.array([], dtype=np.int64))
             fit = self._fit(trial, y)
-            return self._success(trial, fit, labelled)
+            return self._success(trial, fit, labelled), self._view(trial, fit)
         except Exception as error:  # whatever a method raises becomes its record
             traceback.print_exc()
             status = _status_of(error)
             text = str(error) or type(error).__name__
             message = text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"
-            return self._failure(trial, status, message, traceback=traceback.format_exc())
+            failed = self._failure(trial, status, message, traceback=traceback.format_exc())
+            return failed, None
 
     def _labelled(self, trial: Trial, n_labels: int) -> np.ndarray:
         """The indices whose labels are revealed; under ``representative`` the method asks."""
@@ -163,7 +165,14 @@ class Worker:
     def _fit_key(self, trial: Trial) -> str:
         """What a fit depends on; a method that ignores labels does not depend on the level."""
         labels = (trial.selection, trial.level) if self.entry.tags.uses_labels else None
-        parts = [trial.method, dict(trial.params), trial.dataset_digest, trial.protocol, trial.seed]
+        parts = [
+            stages.FORMAT,
+            trial.method,
+            dict(trial.params),
+            trial.dataset_digest,
+            trial.protocol,
+            trial.seed,
+        ]
         return canonical_digest([*parts, self.precision, self.job.device, self.digest, labels])[:24]
 
     def _fit(self, trial: Trial, y: np.ndarray) -> Fit:
@@ -227,20 +236,29 @@ class Worker:
             labelled,
             n_classes=self.data.n_classes,
             names_needed=not self.entry.tags.uses_labels,
+            n_clusters=trial.params["n_clusters"],
             y_test=self.data.y[self.parts.test] if tested else None,
             labels_test=fit.arrays["labels_test"] if tested else None,
         )
-        subset, metric = record.headline_name(trial.protocol, len(labelled))
         return record.make(
             trial,
             "ok",
             n_labels=len(labelled),
-            headline=scores["subsets"][subset][metric],
-            headline_is=f"{metric} on {subset}",
+            **record.headline(trial.protocol, len(labelled), scores),
             **scores,
             **fit.facts,
             digests=self._digests(labelled),
         )
+
+    def _view(self, trial: Trial, fit: Fit) -> View | None:
+        """What figures show of the clusters: of seed 0, where there are soft assignments."""
+        if trial.seed != 0 or "soft" not in fit.arrays:
+            return None
+        try:
+            return views.make(trial.identity, self.y, fit.arrays, self.data.class_names)
+        except BenchError as error:  # a figure less is no reason to lose the trial
+            print(f"{trial.title} has no views: {error}")
+            return None
 
     def _failure(self, trial: Trial, status: str, message: str, **parts: Any) -> Record:
         return record.failure(
@@ -268,8 +286,9 @@ class Worker:
             digests=self.digests,
         )
 
-    def _write(self, finished: Record) -> None:
-        path = Store(Path(self.job.results)).write(finished)
+    def _write(self, finished: Record, view: View | None) -> None:
+        shown = None if view is None else view.to_json()
+        path = Store(Path(self.job.results)).write(finished, shown)
         self.emit(
             {
                 "event": "record",

@@ -101,7 +101,7 @@ class SCAN(Method):
     SCAN, keras.io, 2021.
     """
 
-    tags: ClassVar[Tags] = Tags(uses_labels=False, in_all=False)
+    tags: ClassVar[Tags] = Tags(uses_labels=False)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pretrain_epochs": 8, "width": 32, "epochs": 20, "batch_size": 512, "lr": 1e-3}
         | {"finetune_epochs": 2, "finetune_batch_size": 512, "selflabel_epochs": 2},
@@ -294,7 +294,8 @@ class SCAN(Method):
         self.effective_clusters_ = result["effective_clusters"]
         self.collapsed_ = result["collapsed"]
         self.history_ = list(history_rows(fitted))
-        for row in [*self.history_, {"phase": "result", **result}]:
+        trained = [row for row in self.history_ if row["phase"] != "simclr"]  # a stage logs its own
+        for row in [*trained, {"phase": "result", **result}]:
             context.log(**row)
         if self.collapsed_:
             print(
@@ -341,7 +342,7 @@ class SSSCAN(SCAN):
     same_as_ : the method that it is without labels, else None. All others: see `SCAN`.
     """
 
-    tags: ClassVar[Tags] = Tags(needs_every_class=True, in_all=False)
+    tags: ClassVar[Tags] = Tags(needs_every_class=True)
 
     label_weight: float = 1.0
 

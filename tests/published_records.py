@@ -73,7 +73,9 @@ class Records:
                 made = record.failure(trial, "failed", "ValueError: it broke", {"device": "cpu"})
             else:
                 subsets = {setting.subset: {setting.metric: value}, "other": {setting.metric: 0.5}}
+                computed = "bf16" if trial.precision == "bf16" else "fp32"
                 scored = {"subsets": subsets, "digests": {"method_code": method_digest(Stand)}}
+                scored["environment"] = {"precision": computed}
                 made = record.make(trial, "ok", headline=0.5, **scored | (parts or {}))
             Store(self.results).write(made)
 

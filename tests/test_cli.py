@@ -15,9 +15,12 @@ import pytest
 from plugins_for_tests import PLAIN, PLUGINS, Ended, Place
 
 import bench
+from bench import api, reading
 from bench.cli import app, parse_changes, parse_timeout, split_commas
 from bench.errors import BenchError
+from bench.plan import Plan, Surroundings
 from bench.store import Store, read_record
+from bench.trial import Trial
 
 SIMPLE = ["--plugin", str(PLUGINS / "simple.py")]
 HEAVY = ("torch", "sklearn", "pandas", "scipy", "numpy", "matplotlib")
@@ -151,11 +154,41 @@ def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
         ({"rerun": "some"}, "rerun is 'some'; expected one of stale, failed, all"),
         ({"backend": "slurm"}, "backend is 'slurm'; expected one of local, dask"),
         ({"jobs": 0}, "jobs is 0 and seeds 1; expected at least 1 of each"),
+        ({"timeout_s": 0.0}, "timeout_s is 0.0; expected seconds above 0, or None for no limit"),
+        ({"timeout_s": -1.0}, "timeout_s is -1.0; expected seconds above 0"),
     ],
 )
 def test_run_from_python_refuses_too(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchError, match=message):
         bench.run(dataset="digits", results=tmp_path, **options)
+
+
+def test_a_file_is_found_from_any_folder_and_its_path_is_in_no_identity(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may run in another folder than the command, on a cluster say."""
+    planned: list[tuple[list[Trial], Surroundings]] = []
+
+    def plan(trials: list[Trial], around: Surroundings, rerun: str | None) -> Plan:
+        planned.append((trials, around))
+        return Plan([], [], [], [])
+
+    monkeypatch.setattr(api, "make_plan", plan)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        np.savez("stripes.npz", X=np.zeros((20, 8, 8), dtype=np.uint8), y=np.arange(20) % 2)
+        bench.run(methods=["kmeans"], levels=["50%"], dataset="stripes.npz", dry_run=True)
+        (trial,), around = planned[-1]
+        assert around.template.source == str(tmp_path / name / "stripes.npz")
+        assert trial.identity == planned[0][0][0].identity
+        assert str(tmp_path) not in str(trial.to_json())
+
+
+@pytest.mark.parametrize("wanted", ["**", "near/5%/[0]", "/etc/0", ""])
+def test_show_takes_what_it_is_given_as_a_name(tmp_path: Path, wanted: str) -> None:
+    with pytest.raises(BenchError, match="expected a path or METHOD/LEVEL/SEED"):
+        reading.show(wanted, tmp_path)
 
 
 # --- Help ----------------------------------------------------------------------------------------
@@ -297,3 +330,9 @@ def test_doctor_and_data_without_the_images(shown: Shown) -> None:
         assert "Traceback" not in ended[words].text
     assert ended["nonsense"].status == 2
     assert "No such command 'nonsense'" in ended["nonsense"].err
+
+
+def test_check_of_a_missing_file_is_one_sentence(tmp_path):
+    result = bench("check", "missing.py", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == "error: missing.py cannot be used: there is no file missing.py\n"

@@ -263,17 +263,36 @@ def test_a_stage_asked_for_twice_is_one_cost(suite: Suite, clock: Clock) -> None
     assert [cost["name"] for cost in fit.stage_costs] == ["inner"]
 
 
-def test_only_who_computes_a_stage_has_its_history(suite: Suite, clock: Clock) -> None:
-    first, second = suite.context(), suite.context()
-    for fit in (first, second):
+INNER_ROW, OUTER_ROW = {"stage": "inner", "loss": 0.5}, {"stage": "outer", "size": 3}
+
+
+def test_a_stage_from_the_cache_tells_the_history_that_it_had_afresh(
+    suite: Suite, clock: Clock
+) -> None:
+    """Jobs of their own compute the stages, so that no fit would have their history otherwise."""
+    suite.context().stage(inner, X, random_state=0)
+    for _ in range(2):  # outer afresh, its inner one from the cache; then both from the cache
+        fit = suite.context()
         fit.log(start=True)
         fit.stage(outer, X, random_state=0, **SIZE)
-    assert first.history == [
-        {"start": True},
-        {"stage": "inner", "loss": 0.5},
-        {"stage": "outer", "size": 3},
-    ]
-    assert second.history == [{"start": True}]
+        fit.log(end=True)
+        assert fit.history == [{"start": True}, INNER_ROW, OUTER_ROW, {"end": True}]
+
+
+@pytest.mark.parametrize("order", [(inner, outer), (outer, inner), (outer, outer, inner)])
+def test_the_history_of_a_stage_stands_once(suite: Suite, clock: Clock, order: Any) -> None:
+    for _ in range(2):
+        fit = suite.context()
+        for function in order:
+            fit.stage(function, X, random_state=0, **(SIZE if function is outer else {}))
+        assert fit.history == [INNER_ROW, OUTER_ROW]
+
+
+def test_two_stages_of_one_function_both_tell_their_history(suite: Suite, clock: Clock) -> None:
+    fit = suite.context()
+    for seed in (0, 1):
+        fit.stage(inner, X, random_state=seed)
+    assert fit.history == [INNER_ROW, INNER_ROW]
 
 
 def test_the_plan_knows_the_key_before(suite: Suite, clock: Clock) -> None:

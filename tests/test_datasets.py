@@ -245,7 +245,8 @@ def test_an_npz_is_loaded(tmp_path: Path, X: np.ndarray, compressed: bool) -> No
     write = np.savez_compressed if compressed else np.savez
     write(tmp_path / "shoes.npz", X=X, y=CLASSES.astype(np.uint8))
     data = load(str(tmp_path / "shoes.npz"))
-    assert (data.name, data.n_train, data.class_names) == ("shoes", 6, ("0", "1", "2"))
+    assert data.name == f"shoes-{data.digest[:8]}"
+    assert (data.n_train, data.class_names) == (6, ("0", "1", "2"))
     np.testing.assert_array_equal(data.X, X)
     np.testing.assert_array_equal(data.y, CLASSES)
     assert data.X.dtype == np.uint8 and data.y.dtype == np.int64
@@ -331,10 +332,15 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
         load(str(path))
 
 
-def test_an_npz_must_not_take_the_name_of_a_built_in_dataset(tmp_path: Path) -> None:
-    np.savez(tmp_path / "digits.npz", X=IMAGES, y=CLASSES)
-    with pytest.raises(BenchError, match="rename the file"):
-        load(str(tmp_path / "digits.npz"))
+def test_the_name_of_an_npz_tells_its_content(tmp_path: Path) -> None:
+    """Results are filed by it: two files of one name are two datasets, a copy is the same."""
+    for folder, X in (("a", IMAGES), ("b", IMAGES ^ 1), ("c", IMAGES)):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "digits.npz", X=X, y=CLASSES)
+    a, b, c = (load(str(tmp_path / folder / "digits.npz")).name for folder in "abc")
+    assert a != b and a == c
+    for name in (a, b):
+        assert len(name) == len("digits-01234567") and name.startswith("digits-")
 
 
 # Names, folders, imports

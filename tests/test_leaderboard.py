@@ -298,6 +298,19 @@ def test_a_variant_is_a_row_of_its_own(make_record: MakeRecord) -> None:
     assert [row[0] for row in board.rows] == ["tiny lam=0.5", "tiny"]
 
 
+def test_seeds_of_different_trials_have_no_mean(make_record: MakeRecord) -> None:
+    same = [make_record(), make_record(seed=1, params={"n_clusters": 2.0})]
+    assert len(table_of(same)) == 1  # 2 and 2.0 are two identities, but equal
+    for changes, what in (
+        ({"dataset_digest": "4567"}, "images"),
+        ({"params": {"n_clusters": 3, "lam": None}}, r"parameters \(lam, n_clusters\)"),
+    ):
+        others = [make_record(None, seed=seed, **changes) for seed in (2, 3)]
+        sentence = f"-quick/tiny/5% seed 2, 3 differs from seed 0 in its {what}"
+        with pytest.raises(BenchError, match=f"trials/toy/transductive-stratified{sentence}"):
+            table_of([*others, *same])
+
+
 def test_mean_ranks(make_record: MakeRecord) -> None:
     """Over the levels above 0, of those that have one at each of them and are no copies."""
     values: dict[str, dict[str, float | None]] = {

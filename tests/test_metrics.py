@@ -136,8 +136,9 @@ def test_acc_is_the_best_of_all_one_to_one_mappings(case):
 
 
 @settings(unhurried, max_examples=60)
-@given(clusterings(lowest=-1), st.data())
+@given(clusterings(lowest=-1, max_classes=4, max_clusters=4), st.data())
 def test_name_clusters_is_the_best_mapping_on_the_revealed(case, data):
+    """One to one; of all mappings where there are more clusters than classes."""
     y_true, labels, n_classes, n_clusters = case
     revealed = np.array(
         data.draw(st.lists(st.booleans(), min_size=len(y_true), max_size=len(y_true)))
@@ -145,7 +146,11 @@ def test_name_clusters_is_the_best_mapping_on_the_revealed(case, data):
     assume(revealed.any())
     seen = y_true[revealed], labels[revealed]
     mapping = metrics.name_clusters(*seen, n_classes, n_clusters)
-    candidates = list(one_to_one_mappings(n_classes, n_clusters))
+    if n_clusters > n_classes:
+        candidates = list(itertools.product(range(-1, n_classes), repeat=n_clusters))
+        assert [name >= 0 for name in mapping] == [k in seen[1] for k in range(n_clusters)]
+    else:
+        candidates = list(one_to_one_mappings(n_classes, n_clusters))
     assert tuple(mapping.tolist()) in candidates
     assert agreement(*seen, mapping) == max(agreement(*seen, other) for other in candidates)
 
@@ -160,6 +165,14 @@ def test_name_clusters_never_looks_beyond_the_revealed_labels():
     named = metrics.apply_mapping(labels, mapping)
     assert metrics.accuracy(y_true, named) == pytest.approx(2 / 102)
     assert metrics.acc(y_true, labels) == pytest.approx(100 / 102)
+
+
+def test_clusters_may_share_a_name_only_where_they_outnumber_the_classes():
+    y_true, labels = [0, 0, 0, 0, 1], [0, 0, 1, 1, 1]
+    assert metrics.name_clusters(y_true, labels, n_classes=2, n_clusters=2).tolist() == [0, 1]
+    assert metrics.name_clusters(y_true, labels, n_classes=2, n_clusters=3).tolist() == [0, 0, -1]
+    unassigned = metrics.name_clusters([0, 1], [-1, -1], n_classes=2, n_clusters=3)
+    assert unassigned.tolist() == [-1, -1, -1]
 
 
 def test_name_clusters_needs_a_revealed_label():

@@ -245,7 +245,6 @@ def test_every_seed_counts(records: Records) -> None:
         {"protocol": "inductive-55k"},
         {"selection": "stratified"},
         {"level": "1000"},
-        {"precision": "bf16"},
         {"dataset_digest": "0123"},
         {"dataset": "digits"},
         {"params": PARAMS | {"k": 21}},
@@ -256,6 +255,15 @@ def test_no_other_record_counts(records: Records, fields: dict[str, Any]) -> Non
     assert len(list(Store(records.results))) == 1
     found = records.find(LR_500)
     assert (found.verdict, found.reason) == ("not run", NO_RECORD)
+
+
+def test_any_precision_counts_and_none_is_mixed_with_another(records: Records) -> None:
+    records.add(19, 0.9, precision="bf16")
+    assert (records.find(19).values, records.find(19).precision) == ((0.9,), "bf16")
+    records.add(19, 0.8)
+    assert (records.find(19).values, records.find(19).precision) == ((0.8,), "fp32")
+    records.add(19, 0.9, 0.7, precision="bf16")
+    assert (records.find(19).values, records.find(19).precision) == ((0.9, 0.7), "bf16")
 
 
 def test_a_parameter_that_the_method_has_anyway_makes_no_variant(records: Records) -> None:

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from bench import metrics, record
 from bench.errors import BenchError
-from bench.record import FAILURES, SCHEMA, STATUSES, check_output, headline_name, score
+from bench.record import (
+    FAILURES,
+    SCHEMA,
+    STATUSES,
+    check_output,
+    headline,
+    headline_name,
+    score,
+)
 from bench.trial import Trial
 
 # Class 0 is cluster 1, class 1 is cluster 2; of class 2 one is in each, and cluster 0 is empty.
@@ -117,15 +125,52 @@ def test_all_unassigned_is_still_a_result() -> None:
         assert result["cluster_sizes"] == [0, 0, 0]
 
 
-def test_more_clusters_than_classes() -> None:
-    """Named one to one: the surplus has no name, and counts as wrong."""
-    labels = np.array([0, 3, 1, 4, 2, 2, 0, 1])
-    result = scored([0, 2, 4], names_needed=True, labels=labels)
-    assert result["cluster_names"] == [0, 1, 2, -1, -1]
-    assert result["cluster_sizes"] == [2, 2, 2, 1, 1]
+# --- More clusters than classes ------------------------------------------------------------------
+
+# Class 0 fills clusters 0 and 3, class 1 clusters 1 and 4; of class 2 one is in each of 2 and 4.
+SPLIT = np.array([0, 3, 1, 4, 2, 4, 3, 1])
+
+
+def test_more_clusters_than_classes_are_named_by_the_majority() -> None:
+    """Several may share a class; without a revealed label there is no name, and all is wrong."""
+    result = scored([0, 1, 2, 4], names_needed=True, labels=SPLIT)
+    assert result["cluster_names"] == [0, 1, 2, 0, -1]
+    assert result["cluster_sizes"] == [1, 2, 1, 2, 2]
     values = result["subsets"]["all"]
-    assert values["accuracy"] == values["acc"] == 0.75
-    assert values["purity"] == 1.0
+    assert values["accuracy"] == 6 / 8
+    assert values["recall"] == [1.0, pytest.approx(2 / 3), 0.5]
+    assert values["acc"] == 5 / 8  # one to one: 2 of class 0, 2 of class 1, 1 of class 2
+    assert values["purity"] == 7 / 8
+
+
+def test_as_many_clusters_as_classes_are_named_one_to_one() -> None:
+    """Both clusters hold a label of class 0 only; one of them gets another class all the same."""
+    labels = np.array([0, 1, 1, 1, 2, 2, 0, 1])
+    names = scored([0, 1, 4], names_needed=True, labels=labels)["cluster_names"]
+    assert sorted(names) == [0, 1, 2]
+    names = scored([0, 1, 4], names_needed=True, labels=labels, n_clusters=4)["cluster_names"]
+    assert names == [0, 0, 2, -1]
+
+
+def test_clusters_count_that_were_asked_for_or_given_if_that_is_more() -> None:
+    for asked, n in ((0, 5), (4, 5), (7, 7)):
+        for labelled in (NONE, [0, 1, 2]):
+            result = scored(labelled, names_needed=True, labels=SPLIT, n_clusters=asked)
+            assert len(result["cluster_sizes"]) == n
+            for values in result["subsets"].values():
+                assert np.shape(values["contingency"]) == (3, n + 1)
+    fewer = scored([0, 2], names_needed=True, labels=np.minimum(LABELS, 1), n_clusters=2)
+    assert len(fewer["cluster_names"]) == 3
+
+
+def test_a_method_that_knows_the_classes_has_as_many_clusters() -> None:
+    """Whatever it was asked for: it mapped its clusters to the classes itself."""
+    result = scored([0, 2], names_needed=False, labels=Y, n_clusters=20)
+    assert result["cluster_names"] is None
+    assert result["cluster_sizes"] == [3, 3, 2]
+    assert result["subsets"]["unlabelled"]["accuracy"] == 1.0
+    unlabelled = scored(NONE, names_needed=False, labels=SPLIT, n_clusters=20)
+    assert len(unlabelled["cluster_sizes"]) == 20
 
 
 def test_the_test_images_are_a_subset_of_their_own() -> None:
@@ -172,6 +217,30 @@ def test_scores_can_be_recomputed_from_the_table() -> None:
 )
 def test_what_a_trial_is_ranked_by(protocol: str, n_labels: int, expected: tuple[str, str]) -> None:
     assert headline_name(protocol, n_labels) == expected
+
+
+@pytest.mark.parametrize("names_needed", [True, False])
+@pytest.mark.parametrize("protocol", ["transductive", "inductive"])
+def test_the_headline_is_what_a_trial_is_ranked_by(protocol: str, names_needed: bool) -> None:
+    test = {"y_test": np.array([2, 1, 0, 0]), "labels_test": np.array([0, 2, 2, 1])}
+    for labelled in (NONE, [0, 4]):
+        scores = scored(labelled, names_needed, n_clusters=3, **test)
+        subset, metric = headline_name(protocol, len(labelled))
+        assert headline(protocol, len(labelled), scores) == {
+            "headline": scores["subsets"][subset][metric],
+            "headline_is": f"{metric} on {subset}",
+        }
+
+
+@pytest.mark.parametrize("names_needed", [True, False])
+def test_purity_is_no_headline(names_needed: bool) -> None:
+    """More clusters than classes and no label: nothing to rank by, even if few are in use."""
+    for labels, asked in ((SPLIT, 0), (LABELS, 4)):
+        scores = scored(NONE, names_needed, labels=labels, n_clusters=asked)
+        found = headline("transductive", 0, scores)
+        assert found == {"headline": None, "headline_is": "purity, not ranked"}
+    scores = scored([0, 1, 2, 4], True, labels=SPLIT)
+    assert headline("transductive", 4, scores)["headline"] == 0.5  # 2 of 4 have no name
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from plugins_for_tests import DEADLINE_SECONDS, PLUGINS, Place
+from rich.console import Console
 
-from bench import datasets, splits
+from bench import datasets, execution, runner, splits
+from bench.execution import Outcome
 from bench.leaderboard import COLUMNS
+from bench.plan import Plan, Task
+from bench.progress import Display
+from bench.runner import Limits, Runner
+from bench.stages import ArrayStore
+from bench.store import Store
+from bench.trial import Trial
+from bench.worker import Job
+from methods.method import Method, Tags
+from methods.registry import Entry
 
 GRID = "--method blind,taught --level 0%,5%"
 
@@ -63,10 +81,13 @@ def check_nothing_more_to_do(place: Place) -> None:
     slow = ["--plugin", str(PLUGINS / "slow.py"), "--method", "slow"]
     words = ["run", *GRID.split(), "--dataset", "digits", "--schedule", "smoke"]
     before = place.stamps()
-    again, dry, more = place.commands(
+    again, dry, more, *shown = place.commands(
         [*words, "--plugin", plugin],
         [*words, "--plugin", plugin, "--dry-run", "--rerun", "all"],
         [*words, "--plugin", plugin, *slow, "--dry-run"],
+        "show blind/0%/0",
+        "show blind/5%/0",
+        "show taught/5%/0",
     )
     assert (again.status, dry.status, more.status) == (0, 0, 0), again.err + dry.err + more.err
     assert "0 trials to run, 4 done before" in again.out
@@ -77,6 +98,15 @@ def check_nothing_more_to_do(place: Place) -> None:
     assert "slow_centres once for 2 trials (epochs=25, n_clusters=10)" in more.out
     assert place.stamps() == before
     assert not place.read("epochs.txt")
+    check_logs_shown(*(ended.out for ended in shown))
+
+
+def check_logs_shown(blind: str, blind_too: str, taught: str) -> None:
+    """One fit of the method that ignores labels, one log: it is shown at each level."""
+    for out in (blind, blind_too):
+        assert "log of blind with seed 0, one fit for all levels (" in out
+        assert out.count("blind has fitted, OMP_NUM_THREADS=") == 1
+    assert "\nlog (" in taught and "near was shown 90 labels" in taught
 
 
 def test_rerun_all_and_stale(tmp_path: Path) -> None:
@@ -144,7 +174,8 @@ def test_colour_images_inductive_with_the_methods_own_selection(tmp_path: Path) 
         assert ended.status == 0, ended.text
         (record,) = place.records().values()
         (file,) = place.files().values()
-        group = place.results / "trials" / "colours" / "inductive-representative-smoke"
+        dataset = f"colours-{record['trial']['dataset_digest'][:8]}"
+        group = place.results / "trials" / dataset / "inductive-representative-smoke"
         assert file.parent.parent.parent == group
         assert file.parent.parent.name.startswith("near@")
         assert record["trial"]["variant"] == {"shrink": 0.25}
@@ -197,3 +228,220 @@ def test_dask_gives_the_same_records(tmp_path: Path) -> None:
             assert here.run(words, "simple", "failing").status == 1
             for name, record in here.records().items():
                 assert record.get("subsets") == place.records()[name].get("subsets")
+
+
+# --- The runner by itself: its jobs are functions of the test ------------------------------------
+
+MESSAGE = "stopped after the limit of 1 s"
+Execute = Callable[..., Outcome]
+MakeTrial = Callable[..., Trial]
+MakeRecord = Callable[..., dict[str, Any]]
+
+
+class Rig:
+    """A runner whose jobs are carried out by `execute`, in this process."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cache = folder / "cache"
+        self.store = Store(folder / "results")
+        self.patch = monkeypatch
+        self.logs: list[str] = []
+
+    def task(self, *trials: Trial, stage: str = "", needs: tuple[str, ...] = ()) -> Task:
+        results, cache = str(self.store.results), str(self.cache)
+        return Task(Job(trials, "digits", results, cache, stage=stage), needs)
+
+    def runner(self, tasks: list[Task], execute: Execute) -> Runner:
+        def carry_out(job: Job, log: str, timeout_s: float | None, on_event: Any) -> Outcome:
+            self.logs.append(log)
+            return execute(job)
+
+        self.patch.setattr(runner, "execute", carry_out)
+        plan = Plan(tasks, [], [], [])
+        display = Display(Console(quiet=True), len(plan.trials), None)
+        logs = self.cache / "logs"
+        return Runner(plan, Limits(), self.store, logs, display, refresh=lambda: None)
+
+    def statuses(self) -> dict[str, str]:
+        return {record["trial"]["level"]: record["status"] for record in self.store}
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: dict[str, Entry]) -> Rig:
+    entries["tiny"] = Entry("tiny", Method, {}, Tags(), "here")
+    entries["blind"] = Entry("blind", Method, {}, Tags(uses_labels=False), "here")
+    return Rig(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("status", ["timeout", "crashed", "out-of-memory"])
+@pytest.mark.parametrize("before", [None, 0.25], ids=["first run", "run again"])
+def test_a_record_written_before_the_kill_is_kept(
+    rig: Rig, make_trial: MakeTrial, make_record: MakeRecord, status: str, before: float | None
+) -> None:
+    """The worker was killed after it had written the record, and before it could say so."""
+    if before is not None:
+        for level in ("5%", "10%"):
+            rig.store.write(make_record(before, level=level))
+
+    def execute(job: Job) -> Outcome:
+        rig.store.write(make_record(0.75, level="5%"))
+        return Outcome(status, MESSAGE)
+
+    ran = rig.runner([rig.task(make_trial(level="5%"), make_trial(level="10%"))], execute)
+    summary = ran.run()
+    assert rig.statuses() == {"5%": "ok", "10%": status}
+    kept, failed = (rig.store.read(make_trial(level=level)) for level in ("5%", "10%"))
+    assert kept is not None and kept["headline"] == 0.75
+    assert failed is not None and failed["error"]["message"] == MESSAGE
+    assert summary.counts == {"ok": 1, status: 1}
+    assert summary.exit_status == 1
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_stage_stored_before_the_kill_is_used(
+    rig: Rig, make_trial: MakeTrial, make_record: MakeRecord, stored: bool
+) -> None:
+    def execute(job: Job) -> Outcome:
+        if not job.stage:
+            rig.store.write(make_record(0.75))
+            return Outcome("ok")
+        if stored:
+            ArrayStore(rig.cache / "stages").write(job.stage, {"a": np.zeros(1)}, {})
+        return Outcome("timeout", MESSAGE)
+
+    trial = make_trial()
+    tasks = [rig.task(trial, stage="cut/0123"), rig.task(trial, needs=("cut/0123",))]
+    rig.runner(tasks, execute).run()
+    assert rig.statuses() == {"5%": "ok" if stored else "timeout"}
+    record = rig.store.read(trial)
+    assert record is not None
+    assert stored or record["error"]["message"] == f"stage cut failed: {MESSAGE}"
+
+
+def test_the_levels_of_one_fit_share_a_log(
+    rig: Rig, make_trial: MakeTrial, make_record: MakeRecord
+) -> None:
+    trials = [make_trial(method=m, level=x) for m in ("tiny", "blind") for x in ("5%", "10%")]
+    rig.runner([rig.task(trial) for trial in trials], lambda job: Outcome("crashed")).run()
+    places = [Path(log).relative_to(rig.cache / "logs").parts[2:] for log in rig.logs]
+    own, shared = [("tiny", "5%", "0.log"), ("tiny", "10%", "0.log")], ("blind", "0.log")
+    assert places == [*own, shared, shared]
+
+
+@pytest.fixture
+def heed() -> Iterator[Callable[[signal.Signals, Any], Any]]:
+    """``heed(number, handler)`` until the end of the test."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield signal.signal
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def signalling(number: signal.Signals, started: threading.Event) -> type[ThreadPoolExecutor]:
+    """The signal comes when a job has begun, and before the runner can note that it runs."""
+
+    class Signalling(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(*args, **kwargs)
+            assert started.wait(DEADLINE_SECONDS)
+            signal.raise_signal(number)
+            return future
+
+    return Signalling
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_job_that_has_just_been_handed_over_is_killed_too(
+    rig: Rig, make_trial: MakeTrial, heed: Any, number: signal.Signals
+) -> None:
+    heed(number, signal.default_int_handler)
+    started, killed, ended = threading.Event(), threading.Event(), []
+    rig.patch.setattr(runner, "kill_all", killed.set)
+    rig.patch.setattr(runner, "ThreadPoolExecutor", signalling(number, started))
+
+    def execute(job: Job) -> Outcome:
+        started.set()
+        ended.append("killed" if killed.wait(10) else "nobody killed it")
+        return Outcome("crashed")
+
+    summary = rig.runner([rig.task(make_trial(level=x)) for x in ("5%", "10%")], execute).run()
+    assert ended == ["killed"]
+    assert summary.stopped and summary.counts == {}
+    assert rig.statuses() == {}
+    assert signal.getsignal(number) is signal.default_int_handler
+
+
+def test_ctrl_c_that_was_ignored_from_the_start_still_is(
+    rig: Rig, make_trial: MakeTrial, heed: Any
+) -> None:
+    """As under nohup, or in the background of a shell without job control."""
+    heed(signal.SIGINT, signal.SIG_IGN)
+    started = threading.Event()
+    rig.patch.setattr(runner, "ThreadPoolExecutor", signalling(signal.SIGINT, started))
+
+    def execute(job: Job) -> Outcome:
+        started.set()
+        return Outcome("crashed")
+
+    summary = rig.runner([rig.task(make_trial())], execute).run()
+    assert not summary.stopped and summary.counts == {"crashed": 1}
+
+
+def test_an_error_of_the_runner_leaves_no_job_running(
+    rig: Rig, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, killed, ended = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(runner, "kill_all", killed.set)
+
+    def execute(job: Job) -> Outcome:
+        if job.trials[0].level == "5%":
+            assert started.wait(DEADLINE_SECONDS)
+        else:
+            started.set()
+            ended.append("killed" if killed.wait(10) else "nobody killed it")
+        return Outcome("crashed")
+
+    def full(record: dict[str, Any], views: Any = None) -> Path:
+        raise OSError(28, "No space left on device")
+
+    ran = rig.runner([rig.task(make_trial(level=x)) for x in ("5%", "10%")], execute)
+    ran.limits = Limits(jobs=2)
+    monkeypatch.setattr(rig.store, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        ran.run()
+    assert ended == ["killed"]
+
+
+def test_an_executor_like_that_of_dask_is_enough(
+    rig: Rig, make_trial: MakeTrial, make_record: MakeRecord
+) -> None:
+    """Its shutdown knows no `cancel_futures`."""
+
+    class Plain(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True) -> None:  # type: ignore[override]
+            super().shutdown(wait=wait)
+
+    def execute(job: Job) -> Outcome:
+        return Outcome("ok", written=(str(rig.store.write(make_record(0.75))),))
+
+    rig.patch.setattr(runner, "ThreadPoolExecutor", Plain)
+    assert rig.runner([rig.task(make_trial())], execute).run().counts == {"ok": 1}
+
+
+@pytest.mark.parametrize("ending", ["", '{"event": "rec'], ids=["a line", "half a line"])
+def test_a_worker_that_is_cut_short_while_it_speaks(
+    tmp_path: Path, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    said = '{"event": "record", "path": "here"}\n' + ending
+    code = f"import os; os.write(1, {said.encode()!r}); os.kill(os.getpid(), 9)"
+
+    def spawn(job: Job, log_file: Any) -> subprocess.Popen[str]:
+        words = [sys.executable, "-S", "-c", code]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    monkeypatch.setattr(execution, "_spawn", spawn)
+    job = Job((make_trial(),), "digits", str(tmp_path), str(tmp_path))
+    outcome = execution.execute(job, str(tmp_path / "log"), None)
+    assert outcome.status == "crashed" and "SIGKILL" in outcome.message
+    assert outcome.written == ("here",)

@@ -1,0 +1,386 @@
+"""`bench report`: what the page holds, that it stands alone, and that it is the same each time."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from plugins_for_tests import Place
+from published_records import LR_500, Records, put_stand_ins
+from typer.testing import CliRunner
+
+from bench import datasets, report, views
+from bench.cli import app
+from bench.errors import BenchError
+from bench.report import write_report
+from bench.store import Store
+from bench.trial import Trial
+from bench.views import Cluster, View
+from methods.registry import Entry
+
+MakeRecord = Callable[..., dict[str, Any]]
+VOID = {"meta", "img"}
+HERE: dict[str, Any] = {"environment": {"device": "cpu", "precision": "fp32"}}
+
+
+class Page(HTMLParser):
+    """The page as a browser would take it: its tags, its text, its tables."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.words: list[str] = []
+        self.feed(self.source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, "tags close in the order in which they opened"
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+    def row(self, *start: str) -> list[str]:
+        """The one row of a table that begins so, its cells without line breaks."""
+        plain = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        (found,) = [row for row in plain if row[: len(start)] == list(start)]
+        return found
+
+
+@pytest.fixture
+def results(tmp_path: Path, make_record: MakeRecord) -> Path:
+    """Two boards, three methods, a failure, two machines; no views, images of nobody's."""
+    store = Store(tmp_path / "results")
+    scored = {"subsets": {"unlabelled": {"n": 9, "acc": 0.5, "recall": [0.25, None, 0.75]}}}
+    for level, shift in (("0%", 0.0), ("1%", 0.1), ("10%", 0.2)):
+        for seed in (0, 1):
+            store.write(make_record(0.6 + shift, scored, method="good", level=level, seed=seed))
+            store.write(make_record(0.5 + shift, method="plain", level=level, seed=seed))
+    store.write(make_record(0.3, method="lam", variant={"lam": 2}, params={"lam": 2}, level="1%"))
+    store.write(make_record(None, method="broken", level="1%"))
+    found = {"device": "cuda", "processor": "A<B", "commit": "0123456789abcdef", "dirty": True}
+    versions = {"versions": {"torch": "2.9", "python": "3.11"}}
+    there = {"environment": found | versions}
+    store.write(make_record(0.4, there, method="other", schedule="paper", selection="random"))
+    return store.results
+
+
+def shown(results: Path, **options: Any) -> Page:
+    return Page(write_report(results, **options))
+
+
+# --- The page ----------------------------------------------------------------------------------
+
+
+def test_the_page_stands_alone(results: Path) -> None:
+    page = shown(results)
+    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"} == set()
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], tag
+    for name in ("src", "href"):
+        given = [attributes[name] or "" for _, attributes in page.tags if name in attributes]
+        assert given and all(one.startswith(("data:image/png;base64,", "#")) for one in given)
+    assert not re.findall(r"https?:|//[a-z]|url\(|@import", re.sub('"data:[^"]*"', "", page.source))
+    anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {f"#{one}" for one in anchors} == {one["href"] for one in page.all("a")}
+    assert len(page.source) < 500_000
+
+
+def test_the_page_can_be_read_by_everybody(results: Path) -> None:
+    page = shown(results)
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(one.get("scope") in ("row", "col") for one in page.all("th"))
+    assert all(len(one.get("alt") or "") > 20 for one in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table")) > 4
+    assert any(one.get("name") == "viewport" for one in page.all("meta"))
+    assert "@media print" in page.source
+
+
+def test_every_method_level_and_best_are_in_the_board(results: Path) -> None:
+    page = shown(results)
+    assert page.row("good") == ["good", ".600±.000", ".700±.000", ".800±.000", "1.0", "2.0", "3.0"]
+    assert page.row("lam lam=2")[:4] == ["lam lam=2", "", ".300", ""]
+    assert page.row("broken")[2] == "failed (1)"
+    for method in ("good", "plain", "lam lam=2", "broken", "other"):
+        assert method in page.text
+    strong = re.findall(r"<strong>([^<]*)</strong>", page.source)
+    assert strong == [".400", ".600±.000", ".700±.000", ".800±.000"]
+    assert "At 1 % labels the best is good with 0.700, in 5.0 s with all" in page.text
+    assert "5 methods, 15 trials: 1 failed, 14 ok." in page.text
+    for title in ("transductive · random labels · schedule paper", "stratified labels · schedule"):
+        assert title in page.text
+    assert "± half the 95 % t-interval over seeds" in page.text
+
+
+def test_figures_lie_beside_the_page(results: Path) -> None:
+    page = shown(results)
+    names = {one["data-file"] for one in page.all("figure")}
+    board = "toy-transductive-stratified-quick"
+    other = "toy-transductive-random-paper"
+    expected = {f"{kind}-{board}.png" for kind in ("supervision", "cost", "recall")}
+    assert names == expected | {f"cost-{other}.png"}, "a chart over levels needs two of them"
+    files = {path.name for path in (results / "report").iterdir()}
+    assert files == names | {"index.html"}
+    best = next(one["alt"] or "" for one in page.all("img") if "against the share" in str(one))
+    assert "At 1 %, best first: good 0.700, plain 0.600, lam lam=2 0.300." in best
+
+
+def test_recall_is_the_mean_over_seeds_of_the_headlines_images(
+    make_record: MakeRecord,
+) -> None:
+    one = {"unlabelled": {"recall": [0.2, None, 1.0]}, "all": {"recall": [0, 0, 0]}}
+    two = {"unlabelled": {"recall": [0.4, None, 0.5]}}
+    records = [
+        make_record(parts={"subsets": one}, level="5%", method="b"),
+        make_record(parts={"subsets": two}, level="5%", method="b", seed=1),
+        make_record(parts={"subsets": two}, level="5%", method="a"),
+        make_record(parts={"subsets": one}, level="1%", method="a"),
+        make_record(None, level="5%", method="a", seed=1),
+        make_record(level="5%", method="without"),
+    ]
+    table = report.recall_table(records, "5%", ["b", "a", "without"])
+    assert list(table.index) == ["b", "a"]
+    np.testing.assert_allclose(table.to_numpy(), [[0.3, np.nan, 0.75], [0.4, np.nan, 0.5]])
+    assert report.recall_table(records, "50%", ["a"]).empty
+    inductive = make_record(parts={"subsets": one}, protocol="inductive")
+    assert report.recall_table([inductive], "5%", ["tiny"]).empty, "no test images"
+
+
+def test_what_failed_is_listed_with_its_message(results: Path, make_record: MakeRecord) -> None:
+    error = {"message": "<b>out</b> of disk & luck", "traceback": None}
+    Store(results).write(make_record(None, {"error": error}, method="worse"))
+    page = shown(results)
+    board = "toy · transductive · stratified · quick"
+    assert page.row("broken · 1% · seed 0")[1:] == [board, "failed", "ValueError: it broke"]
+    assert page.row("worse · 5% · seed 0")[3] == "<b>out</b> of disk & luck"
+    assert not page.all("b"), "a message is text"
+
+
+def test_how_it_was_measured(results: Path) -> None:
+    page = shown(results)
+    assert page.row("cuda") == ["cuda", "", "A<B", "", "", "", "", "1"]
+    assert page.row("python 3.11, torch 2.9")[1] == "1"
+    assert page.row("0123456789") == ["0123456789", "with changes", "1"]
+    assert page.row("toy") == ["toy", "0123", "15"]
+    assert "0 of the records were made by other code" in page.text
+
+
+def test_stale_records_are_counted(tmp_path: Path, entries: dict[str, Entry]) -> None:
+    put_stand_ins(entries)
+    records = Records(tmp_path / "results")
+    records.add(LR_500, 0.7, parts=HERE | {"digests": {"method_code": "another"}})
+    records.add(LR_500, 0.7, parts=HERE, selection="random")
+    assert "1 of the records were made by other code" in shown(records.results).text
+
+
+def test_without_records_of_its_settings_no_figure_is_measured(results: Path) -> None:
+    page = shown(results)
+    assert "51 figures of the sources: 0 reproduced, 0 above, 0 below, 51 not run." in page.text
+    assert "Figures that were measured" not in page.text
+    assert page.row("1", "ss-dcec-paper Table 1")[4] == "0.5847"
+
+
+def test_published_against_measured(tmp_path: Path, entries: dict[str, Entry]) -> None:
+    put_stand_ins(entries)
+    records = Records(tmp_path / "results")
+    records.add(LR_500, 0.7, 0.72, parts=HERE)
+    page = shown(records.results)
+    assert page.row(str(LR_500)) == [
+        str(LR_500),
+        "kmeans-propagation-readme",
+        "supervised-lr · 500 first · inductive",
+        "accuracy on test",
+        "0.7852",
+        "0.7100 ± 0.0141 (2)",
+        "-0.0752",
+        "below",
+        "",
+    ]
+    assert "0 reproduced, 0 above, 1 below, 50 not run" in page.text
+    assert "within 0.02 of the published figure" in page.text
+
+
+# --- Clusters and images -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def digits(tmp_path: Path, make_record: MakeRecord) -> Path:
+    """Records of SCAN on digits, one with views, one with another method's."""
+    store = Store(tmp_path / "results")
+    data = datasets.load("digits")
+    fields = {"dataset": "digits", "dataset_digest": data.digest, "schedule": "smoke"}
+    for method, level in (("scan", "0%"), ("scan", "5%"), ("ss-scan", "5%"), ("near", "5%")):
+        parts = {"cluster_names": [0, 1]} if (method, level) == ("scan", "5%") else {}
+        record = make_record(0.5, parts, method=method, level=level, **fields)
+        clusters = (
+            Cluster(0, 7, 0.8125, 16, tuple(range(9)), (0.5,) * 9),
+            Cluster(1, None, None, 0, (), ()),
+        )
+        view = View(record["identity"], data.class_names, clusters)
+        store.write(record, None if method == "ss-scan" else view.to_json())
+    return store.results
+
+
+def test_the_clusters_of_a_trial_with_views(digits: Path) -> None:
+    page = shown(digits)
+    assert page.row("cluster 0") == ["cluster 0", "7", "81.25", "16"]
+    assert page.row("cluster 1") == ["cluster 1", "empty", "", "0"]
+    heads = ["cluster", "label", "accuracy %", "size"]
+    assert heads in page.rows
+    assert "scan at 0 %" in page.text
+    for other in ("scan at 5 %", "ss-scan at", "near at"):
+        assert other not in page.text.replace("Chart of", "")
+    board = "digits-transductive-stratified-smoke"
+    pictures = [one["data-file"] for one in page.all("figure")]
+    assert f"clusters-{board}-scan.png" in pictures and "augmentations-digits.png" in pictures
+    assert "Weak: area 0.8, flip 0.5. Strong: area 0.3" in page.text
+
+
+def test_without_images_the_page_says_so(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(name: str) -> None:
+        raise BenchError("the disk is empty.")
+
+    monkeypatch.setattr(views.datasets, "load", none)
+    page = shown(digits)
+    assert page.text.count("The images of digits are not shown: the disk is empty.") == 2
+    assert page.row("cluster 0")[1] == "7", "the table needs no images"
+    assert not [one for one in page.all("figure") if "clusters" in str(one)]
+
+
+def test_other_images_are_not_shown(digits: Path, make_record: MakeRecord) -> None:
+    for path in (digits / "trials").rglob("*.json"):
+        path.write_text(path.read_text().replace(datasets.load("digits").digest, "0123"))
+    for record in (store := Store(digits)):
+        trial = Trial.from_json(record["trial"])
+        seen = store.read_views(trial)
+        store.write(
+            record | {"identity": trial.identity}, seen and {**seen, "identity": trial.identity}
+        )
+    assert "The digits at hand has other images than this trial was run on." in shown(digits).text
+
+
+# --- Writing -----------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_same_records_give_the_same_bytes(results: Path, digits: Path, tmp_path: Path) -> None:
+    write_report(results)
+    write_report(results, tmp_path / "deep" / "elsewhere")
+    found = contents(results / "report")
+    assert found == contents(tmp_path / "deep" / "elsewhere")
+    write_report(results)
+    assert found == contents(results / "report")
+
+
+def test_figures_that_are_gone_are_removed_and_nothing_else(results: Path) -> None:
+    write_report(results)
+    folder = results / "report"
+    (folder / "mine.png").write_text("mine")
+    for path in (results / "trials").rglob("transductive-random-paper/*/*/*.json"):
+        path.unlink()
+    write_report(results)
+    kinds = {
+        f"{x}-toy-transductive-stratified-quick.png" for x in ("supervision", "cost", "recall")
+    }
+    assert set(contents(folder)) == kinds | {"index.html", "mine.png"}
+
+
+def test_a_page_of_somebody_else_is_left_alone(results: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<title>my page</title>")
+    with pytest.raises(BenchError, match="index.html is a page of another kind; give another"):
+        write_report(results, tmp_path)
+    assert (tmp_path / "index.html").read_text() == "<title>my page</title>"
+
+
+def test_what_cannot_be_reported_is_one_sentence(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="there is no results folder nowhere; `bench run` makes"):
+        write_report("nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BenchError, match="there are no records in .*; `bench run --all` makes"):
+        write_report(tmp_path / "empty")
+    (tmp_path / "file").touch()
+    with pytest.raises(BenchError, match="cannot write the report to .*file: File exists"):
+        write_report(results, tmp_path / "file")
+    with pytest.raises(BenchError, match=r"no file absent.npz"):
+        write_report(results, tmp_path / "out", ["absent.npz"])
+
+
+def test_a_board_without_a_headline_is_shown(tmp_path: Path, make_record: MakeRecord) -> None:
+    store = Store(tmp_path / "results")
+    store.write(make_record(None, method="broken"))
+    page = shown(store.results)
+    assert page.row("broken")[1] == "failed (1)"
+    assert "No trial of this board has a headline." in page.text
+    assert not page.all("figure")
+
+
+# --- The command -------------------------------------------------------------------------------
+
+
+def test_the_command_says_where_the_page_is(results: Path, entries: dict[str, Entry]) -> None:
+    ended = CliRunner().invoke(app, ["report", "--results", str(results)])
+    assert ended.exit_code == 0, ended.output
+    assert ended.output == f"written: {results / 'report' / 'index.html'}\n"
+    ended = CliRunner().invoke(app, ["report", "--results", "nowhere"])
+    assert isinstance(ended.exception, BenchError)
+
+
+def test_the_package_is_not_imported_for_help() -> None:
+    code = (
+        "import sys, contextlib\nfrom bench.cli import main\nsys.argv = ['bench', 'report', "
+        "'--help']\nwith contextlib.suppress(SystemExit):\n    main()\n"
+        "print(sorted({'seaborn', 'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.slow
+def test_a_report_of_a_real_run(tmp_path: Path) -> None:
+    """A trial with soft assignments leaves views; the page is about all that ran."""
+    with Place(tmp_path) as place:
+        ended = place.run("--method kmeans-full,raises --level 10%", "failing")
+        assert ended.status == 1, ended.text
+        seen = {name for name in place.files() if name.endswith(".views")}
+        assert seen == {"kmeans-full/10%/0.views"}
+        assert all(len(place.files()[name].read_bytes()) < 2500 for name in seen)
+        (ended,) = place.commands("report")
+        expected = (0, "written: results/report/index.html\n")
+        assert (ended.status, ended.out) == expected, ended.text
+        page = Page(place.results / "report" / "index.html")
+    assert re.fullmatch(r"\.9\d\d", page.row("kmeans-full")[1])
+    assert page.row("raises")[1] == "failed (1)"
+    assert page.row("raises · 10% · seed 0")[2] == "failed"
+    assert "as it was told to" in page.text
