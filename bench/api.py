@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench import datasets, machine, splits
 from bench.errors import BenchError
-from bench.plan import RERUNS, Plan, Surroundings, make_plan
+from bench.plan import RERUNS, Plan, Shared, Surroundings, make_plan
 from bench.progress import Display, duration
 from bench.runner import BACKENDS, Limits, Runner, Summary
 from bench.splits import LEVELS
@@ -204,12 +204,23 @@ def describe(plan: Plan, template: Job) -> str:
         if left:
             lines.append(f"{len(left)} {why} and are left as they are ({option} runs them again)")
     for shared in plan.shared.values():
-        params = ", ".join(f"{name}={value}" for name, value in shared.params.items())
         there = ", there already" if shared.there else ""
-        lines.append(f"  {shared.name} once for {shared.n_trials} trials{there} ({params})")
+        which = _which(shared, plan)
+        lines.append(f"  {shared.name}{which} once for {shared.n_trials} trials{there}")
     if plan.tasks:
         lines.append(_estimate(plan, template.concurrency))
     return "\n".join(lines)
+
+
+def _which(shared: Shared, plan: Plan) -> str:
+    """What tells a stage from the others of its name: `` (n_clusters=700)``; nothing if alone."""
+    alike = [other.params for other in plan.shared.values() if other.name == shared.name]
+    own = [
+        f"{name}={value}"
+        for name, value in shared.params.items()
+        if any(name not in other or other[name] != value for other in alike)
+    ]
+    return f" ({', '.join(own)})" if own else ""
 
 
 def _estimate(plan: Plan, jobs: int) -> str:
