@@ -356,13 +356,24 @@ class Finding:
     reason: str = ""
 
     @property
+    def counted(self) -> tuple[float, ...]:
+        """The values that are compared: those of networks that ended as the published one did.
+
+        A network died or it did not: a mean over both would describe neither. Where none ended as
+        the published one did, all count.
+        """
+        died = self.figure.value < DIED_BELOW
+        alike = tuple(value for value in self.values if (value < DIED_BELOW) == died)
+        return alike or self.values
+
+    @property
     def mean(self) -> float | None:
-        return statistics.fmean(self.values) if self.values else None
+        return statistics.fmean(self.counted) if self.values else None
 
     @property
     def std(self) -> float | None:
-        """The sample's standard deviation; None for fewer than two seeds."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
+        """The standard deviation of those counted; None for fewer than two seeds."""
+        return statistics.stdev(self.counted) if len(self.counted) > 1 else None
 
     @property
     def difference(self) -> float | None:

@@ -43,8 +43,8 @@ STYLES = {"reproduced": "green", "above": "cyan", "below": "red", "not run": "di
 EXPLANATION = (
     "measured: mean ± standard deviation (seeds). reproduced: within 0.02 of the published figure, "
     "or within two standard deviations where that is more, at most 0.03; one seed has no standard "
-    "deviation. failed: runs that failed, and seeds whose network died (a score below 0.15; they "
-    "are in the mean)."
+    "deviation. failed: runs that failed, and seeds whose network died (a score below 0.15). The "
+    "mean is over the seeds that ended as the published run did, dead or not."
 )
 
 
@@ -124,7 +124,7 @@ def _measured(finding: Finding) -> str:
     if finding.mean is None:
         return ""
     spread = "" if finding.std is None else f" ± {finding.std:.4f}"
-    return f"{finding.mean:.4f}{spread} ({len(finding.values)})"
+    return f"{finding.mean:.4f}{spread} ({len(finding.counted)})"
 
 
 def _notes(findings: Sequence[Finding]) -> list[str]:
@@ -142,9 +142,13 @@ def note(finding: Finding) -> str:
     if values and finding.n_failed:
         parts.append(f"{finding.n_failed} of {finding.n_runs} runs failed and are not in the mean")
     if finding.n_died:
+        died = f"{finding.n_died} of {len(values)} seeds died (below {DIED_BELOW})"
         alive = [value for value in values if value >= DIED_BELOW]
-        others = f", mean of the others {statistics.fmean(alive):.4f}" if alive else ""
-        parts.append(f"{finding.n_died} of {len(values)} seeds died (below {DIED_BELOW}){others}")
+        if alive and finding.figure.value < DIED_BELOW:
+            died += f", as the published run did; mean of the others {statistics.fmean(alive):.4f}"
+        elif alive:
+            died += ", not in the mean"
+        parts.append(died)
     if "bf16" in finding.precision:
         parts.append("products in bf16")
     if finding.n_stale:
@@ -163,7 +167,7 @@ def write_csv(findings: Iterable[Finding], path: Path) -> None:
 
 def _row(finding: Finding) -> dict[str, Any]:
     figure = finding.figure
-    low, high = t_interval(finding.values)
+    low, high = t_interval(finding.counted)
     return {
         "number": figure.number,
         "other_reading": figure.other_reading,
@@ -174,7 +178,7 @@ def _row(finding: Finding) -> dict[str, Any]:
         "measured_std": finding.std,
         "measured_low": low,
         "measured_high": high,
-        "n_seeds": len(finding.values),
+        "n_seeds": len(finding.counted),
         "precision": finding.precision or None,
         "difference": finding.difference,
         "tolerance": finding.tolerance if finding.values else None,

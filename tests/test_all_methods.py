@@ -11,6 +11,8 @@ import bench
 from bench.runner import Summary
 from methods import registry
 
+# The whole of ``--all`` three times: more processes than one test's usual limit allows for.
+pytestmark = pytest.mark.timeout(1200)
 LEVELS = ["0%", "10%"]
 TABLES = ["acc_all", "nmi_all", "acc_unlabelled", "accuracy_unlabelled", "accuracy_labelled"]
 
@@ -25,8 +27,9 @@ def run(folder: Path, cache: Path, **wishes: object) -> tuple[Summary, pd.DataFr
 @pytest.fixture(scope="module")
 def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, pd.DataFrame, Path]:
     folder = tmp_path_factory.mktemp("two-seeds")
-    wishes = {"dataset": "digits", "levels": LEVELS, "schedule": "smoke", "seeds": 2}
-    summary, table = run(folder / "results", folder / "cache", **wishes)
+    wishes = {"dataset": "digits", "schedule": "smoke"}
+    run(folder / "results", folder / "cache", levels=LEVELS[1:], seeds=2, **wishes)
+    summary, table = run(folder / "results", folder / "cache", levels=LEVELS, **wishes)
     return summary, table, folder
 
 
@@ -83,7 +86,7 @@ def test_what_has_nothing_better_says_so(two_seeds: tuple[Summary, pd.DataFrame,
     table = two_seeds[1]
     unlabelled = table[table["level"] == "0%"].set_index(["method", "seed"])
     same = unlabelled["same_as"].dropna()
-    assert same["ss-dcec"].tolist() == ["dcec", "dcec"]
+    assert same["ss-dcec"].tolist() == ["dcec"]
     for (method, seed), other in same.items():
         pair = unlabelled.loc[[(method, seed), (other, seed)], "acc_all"]
         assert pair.nunique() == 1

@@ -148,6 +148,13 @@ def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
     )
 
 
+def test_check_of_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with Place(tmp_path) as place:
+        (ended,) = place.commands(["check", "missing.py"])
+    assert ended.status == 2 and ended.out == ""
+    assert ended.err == "error: missing.py cannot be used: there is no file missing.py\n"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -330,9 +337,3 @@ def test_doctor_and_data_without_the_images(shown: Shown) -> None:
         assert "Traceback" not in ended[words].text
     assert ended["nonsense"].status == 2
     assert "No such command 'nonsense'" in ended["nonsense"].err
-
-
-def test_check_of_a_missing_file_is_one_sentence(tmp_path):
-    result = bench("check", "missing.py", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr == "error: missing.py cannot be used: there is no file missing.py\n"

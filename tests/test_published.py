@@ -209,15 +209,24 @@ def test_one_seed_has_no_standard_deviation() -> None:
 
 def test_networks_that_died_and_runs_that_failed_are_counted() -> None:
     found = finding(0.79, 0.1, 0.79, 0.8, n_failed=1)
-    assert found.mean == pytest.approx(0.5633, abs=1e-4)  # the dead one is in the mean
-    assert (found.n_died, found.failure_rate, found.verdict) == (1, 0.5, "below")
+    assert (found.mean, found.std) == (pytest.approx(0.795), pytest.approx(0.01 / 2**0.5))
+    assert (found.n_died, found.failure_rate, found.verdict) == (1, 0.5, "reproduced")
     assert verify_view.note(found) == (
         "1 of 4 runs failed and are not in the mean; "
-        "1 of 3 seeds died (below 0.15), mean of the others 0.7950"
+        "1 of 3 seeds died (below 0.15), not in the mean"
     )
     assert finding(0.79, 0.15).n_died == 0
-    assert finding(0.1, 0.1).verdict == "reproduced"
-    assert verify_view.note(finding(0.1, 0.1)) == "1 of 1 seeds died (below 0.15)"
+    assert (finding(0.79, 0.1).mean, finding(0.79, 0.1).verdict) == (0.1, "below")
+    assert verify_view.note(finding(0.79, 0.1)) == "1 of 1 seeds died (below 0.15)"
+
+
+def test_a_published_run_that_died_is_compared_with_those_that_died() -> None:
+    found = finding(0.1, 0.1, 0.79, 0.1)
+    assert (found.mean, found.std, found.verdict) == (0.1, 0.0, "reproduced")
+    assert verify_view.note(found) == (
+        "2 of 3 seeds died (below 0.15), as the published run did; mean of the others 0.7900"
+    )
+    assert finding(0.1, 0.79, 0.81).verdict == "above"
     assert finding(0.79).failure_rate is None
 
 
