@@ -49,7 +49,10 @@ def check_content(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"bench", "methods"}
     folders = (ROOT / "bench", ROOT / "methods")
     files = [
-        f for folder in folders for ending in ("py", "csv") for f in folder.rglob(f"*.{ending}")
+        f
+        for folder in folders
+        for ending in ("py", "csv", "html")
+        for f in folder.rglob(f"*.{ending}")
     ]
     assert {file.relative_to(ROOT).as_posix() for file in files} <= names
 
