@@ -159,15 +159,8 @@ class AutoencoderKMeans(Method):
         X = check_images(X)
         check_labels(y, len(X), self.n_clusters)
         context = context or Context()
-        [request] = self.stages(0)
-        pretrained = context.stage(
-            request.function, X, random_state=self.random_state, **request.params
-        )
-        self.image_shape_ = X.shape[1:]
-        self.network_ = load_autoencoder(pretrained, self.image_shape_).to(context.device)
-        self._inference = Context(context.device, context.precision)
         found = kmeans(
-            pretrained["embedding"],
+            self._embed(X, context),
             random_state=derive_seed(self.random_state, "kmeans"),
             context=context,
             n_clusters=self.n_clusters,
@@ -194,6 +187,17 @@ class AutoencoderKMeans(Method):
             "embedding_dim": self.embedding_dim,
         }
         return [StageRequest(autoencoder, params)]
+
+    def _embed(self, X: np.ndarray, context: Context) -> np.ndarray:
+        """The embedding ``(n, d)`` of the shared autoencoder, which becomes this method's own."""
+        [request] = self.stages(0)
+        pretrained = context.stage(
+            request.function, X, random_state=self.random_state, **request.params
+        )
+        self.image_shape_ = X.shape[1:]
+        self.network_ = load_autoencoder(pretrained, self.image_shape_).to(context.device)
+        self._inference = Context(context.device, context.precision)
+        return np.array(pretrained["embedding"])  # a copy: the stage's arrays are memory maps
 
 
 class ClassifierMethod(Method):

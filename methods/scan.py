@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 
+from methods.baselines import check_like_fitted
 from methods.method import (
     UNLABELLED,
     Arrays,
@@ -224,14 +224,7 @@ class SCAN(Method):
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """The features ``(n, feature_dim)`` float32 of images of the fitted shape."""
-        check_is_fitted(self)
-        X = check_images(X)
-        if X.shape[1:] != self.image_shape_:
-            raise ValueError(
-                f"X holds images of shape {X.shape[1:]}; the network was fitted on "
-                f"{self.image_shape_}: give it images of that shape"
-            )
-        images = image_tensor(X, self._inference.device)
+        images = image_tensor(check_like_fitted(self, X), self._inference.device)
         return self.network_.features(images, self._inference).numpy()
 
     def stages(self, n_labels: int) -> list[StageRequest]:

@@ -23,7 +23,6 @@ from sklearn.neighbors import NearestNeighbors
 from methods.baselines import AutoencoderKMeans
 from methods.method import UNLABELLED, Context, Tags, check_images, check_labels
 from methods.registry import register
-from methods.toolkit.autoencoder import load_autoencoder
 
 BLOCK = 10_000  # new images; the distributions of 7 neighbours of each are 6 MB
 SAME_PLACE = 1e-5  # of the embedding's size: what float32 leaves open from one batch to another
@@ -227,17 +226,6 @@ class LabelSpreading(AutoencoderKMeans):
             weights /= weights.sum(1, keepdims=True)
             blocks.append(np.einsum("bk,bkc->bc", weights, self.label_distributions_[members]))
         return np.concatenate(blocks)
-
-    def _embed(self, X: np.ndarray, context: Context) -> np.ndarray:
-        """The embedding ``(n, d)`` of the shared autoencoder, which becomes this method's own."""
-        [request] = self.stages(0)
-        pretrained = context.stage(
-            request.function, X, random_state=self.random_state, **request.params
-        )
-        self.image_shape_ = X.shape[1:]
-        self.network_ = load_autoencoder(pretrained, self.image_shape_).to(context.device)
-        self._inference = Context(context.device, context.precision)
-        return np.array(pretrained["embedding"])  # a copy: the stage's arrays are memory maps
 
     def _one_hot(self, clusters: np.ndarray) -> np.ndarray:
         return np.eye(self.n_clusters, dtype=np.float32)[clusters]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from contexts import Asked
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -17,7 +17,7 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from methods import distances
 from methods.distances import KMeansDistances, distances_to
-from methods.method import Arrays, Context, StageRequest, derive_seed
+from methods.method import Context, derive_seed
 from methods.propagation import KMeansFull
 from methods.registry import get
 from methods.toolkit.kmeans import kmeans
@@ -41,23 +41,6 @@ def fitted(
     **params: Any,
 ) -> KMeansDistances:
     return KMeansDistances(**SHORT | params).fit(images, y, context)
-
-
-class Asked(Context):
-    """A context that notes which stages are asked for, and hands them out read-only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[StageRequest, object]] = []
-
-    def stage(
-        self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
-    ) -> Arrays:
-        self.asked.append((StageRequest(function, params), random_state))
-        found = super().stage(function, X, random_state=random_state, **params)
-        for array in found.values():
-            array.flags.writeable = False
-        return found
 
 
 def test_registered_name_and_tags():

@@ -435,7 +435,7 @@ def test_a_loss_that_is_not_finite_is_an_error(phase: str) -> None:
 
 
 def test_new_images_have_to_have_the_fitted_shape(fits: Fits) -> None:
-    with pytest.raises(ValueError, match=r"shape \(9, 9\); the network was fitted on \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"shape \(9, 9\); SCAN was fitted on \(8, 8\)"):
         fits["scan"][0].predict(np.zeros((2, 9, 9), dtype=np.uint8))
     with pytest.raises(NotFittedError):
         SSSCAN().predict(np.zeros((2, 8, 8), dtype=np.uint8))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contexts import Asked
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn import semi_supervised
@@ -20,7 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from methods import spreading
 from methods.baselines import AutoencoderKMeans
-from methods.method import Arrays, Context, StageRequest
+from methods.method import Arrays, Context
 from methods.registry import get
 from methods.spreading import LabelSpreading, fill_from_nearest, neighbour_graph, spread
 
@@ -66,23 +67,6 @@ class Given(Context):
 
     def log(self, **values: Any) -> None:
         self.rows.append(values)
-
-
-class Asked(Context):
-    """A context that notes which stages are asked for, and hands them out read-only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[StageRequest, object]] = []
-
-    def stage(
-        self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
-    ) -> Arrays:
-        self.asked.append((StageRequest(function, params), random_state))
-        found = super().stage(function, X, random_state=random_state, **params)
-        for array in found.values():
-            array.flags.writeable = False
-        return found
 
 
 def on_embedding(z: np.ndarray, y: np.ndarray, **params: Any) -> tuple[LabelSpreading, Given]:
