@@ -88,17 +88,7 @@ def run(
     entries = choose(wish, console)
     data = datasets.load(wish.dataset, log=lambda text: _say(console, text))
     part = splits.partition(wish.protocol, len(data.y), data.n_train)
-    template = Job(
-        trials=(),
-        source=_source(wish.dataset),
-        results=str(Path(results).resolve()),
-        cache=str(datasets.cache_dir().resolve()),
-        plugins=tuple(str(Path(plugin).resolve()) for plugin in wish.plugins),
-        device=machine.resolve_device(device),
-        threads=max(1, machine.core_count() // jobs),
-        concurrency=jobs,
-        fresh=rerun == "all",
-    )
+    template = _template(wish, Path(results), jobs, device, fresh=rerun == "all")
     around = Surroundings(
         template=template,
         n_fit=part.n_fit,
@@ -108,13 +98,7 @@ def run(
         stages=StageStore(Path(template.cache) / "stages"),
     )
     trials = _grid(wish, entries, data).trials()
-    for level in {trial.level for trial in trials}:
-        n_labels = splits.Level.parse(level).n_labels(part.n_fit)  # refuses what cannot be
-        if wish.protocol == "transductive" and n_labels == part.n_fit:
-            raise BenchError(
-                f"level {level} labels all {part.n_fit:,} images, so none is left to score; use "
-                "--protocol inductive or a lower level"
-            )
+    _check_levels({trial.level for trial in trials}, wish.protocol, part.n_fit)
     plan = make_plan(trials, around, rerun)
     _say(console, describe(plan, template))
     if dry_run:
@@ -132,6 +116,32 @@ def _say(console: Console, text: str) -> None:
 def _source(dataset: str) -> str:
     """The dataset as a worker in any folder finds it: a file by its whole path."""
     return str(Path(dataset).expanduser().absolute()) if dataset.endswith(".npz") else dataset
+
+
+def _template(wish: Wish, results: Path, jobs: int, device: str, *, fresh: bool) -> Job:
+    """What all jobs of the run have in common."""
+    return Job(
+        trials=(),
+        source=_source(wish.dataset),
+        results=str(results.resolve()),
+        cache=str(datasets.cache_dir().resolve()),
+        plugins=tuple(str(Path(plugin).resolve()) for plugin in wish.plugins),
+        device=machine.resolve_device(device),
+        threads=max(1, machine.core_count() // jobs),
+        concurrency=jobs,
+        fresh=fresh,
+    )
+
+
+def _check_levels(levels: set[str], protocol: str, n_fit: int) -> None:
+    """Refuse a level that cannot be, or that leaves no image to score."""
+    for level in levels:
+        n_labels = splits.Level.parse(level).n_labels(n_fit)
+        if protocol == "transductive" and n_labels == n_fit:
+            raise BenchError(
+                f"level {level} labels all {n_fit:,} images, so none is left to score; use "
+                "--protocol inductive or a lower level"
+            )
 
 
 def _check_options(

@@ -210,7 +210,7 @@ def verify(
     plugin: Plugins = None,
 ) -> None:
     """Published against measured, figure by figure; writes verify.csv."""
-    from bench import published, verify_view
+    from bench import findings, published, verify_view
     from methods import registry
 
     limit = parse_timeout(timeout)
@@ -224,9 +224,9 @@ def verify(
         wishes = verify_view.wishes(wanted, results, seeds=seeds, plugins=plugin or [])
         options = {"results": results, "jobs": jobs, "timeout_s": limit, "device": device}
         good = verify_view.run_missing(wishes, console, **options)
-    findings = published.verify(everything, results)
-    verify_view.write_csv(findings, results / "verify.csv")
-    shown = [finding for finding in findings if finding.figure in wanted]
+    found = findings.verify(everything, results)
+    verify_view.write_csv(found, results / "verify.csv")
+    shown = [finding for finding in found if finding.figure in wanted]
     verify_view.show(shown, console)
     typer.echo(f"written: {results / 'verify.csv'}")
     below = verify_view.count(shown)["below"] > 0

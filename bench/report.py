@@ -17,12 +17,13 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from bench import figures, leaderboard, published, verify_view, views
+from bench import figures, findings, leaderboard, published, verify_view, views
 from bench.errors import BenchError
 from bench.figures import Style
+from bench.findings import Finding
 from bench.leaderboard import BOARD_KEYS, Board
 from bench.plan import is_stale
-from bench.published import Finding, Setting
+from bench.published import Setting
 from bench.record import FAILURES
 from bench.splits import Level
 from bench.store import Record, Store, flatten_record, write_atomically
@@ -111,8 +112,8 @@ def write_report(
     images = Images(records, sources)
     sections = board_sections(records, store, images)
     sheets = [augmentation_sheet(name, images) for name in images.names]
-    findings = published.verify(published.figures(), results)
-    page = render(records, sections, sheets, findings)
+    found = findings.verify(published.figures(), results)
+    page = render(records, sections, sheets, found)
     shown = [sheet.picture for sheet in sheets]
     for section in sections:
         shown += [*section.pictures, *(clusters.picture for clusters in section.clusters)]
@@ -172,14 +173,15 @@ def augmentation_sheet(name: str, images: Images) -> Sheet:
 
 
 def board_sections(records: Sequence[Record], store: Store, images: Images) -> list[Section]:
-    """A section for every dataset, protocol, selection and schedule, in the boards' order."""
+    """A section for every dataset, protocol, selection and schedule, the largest board first."""
     table = leaderboard.aggregate(pd.DataFrame([flatten_record(record) for record in records]))
     variants = table["variant"].map(lambda variant: f" {variant}" if variant else "")
     table = table.assign(name=table["method"] + variants)
     look = figures.styles(table["name"])
     groups = table.groupby(BOARD_KEYS, sort=True)
+    pairs = list(zip(groups, leaderboard.boards(table), strict=True))
     sections = []
-    for (key, rows), board in zip(groups, leaderboard.boards(table), strict=True):
+    for (key, rows), board in sorted(pairs, key=lambda pair: -len(pair[0][1])):
         of_it = [r for r in records if _key(r) == key]
         sections.append(_section(board, rows, of_it, look, store, images))
     return sections

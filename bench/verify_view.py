@@ -14,19 +14,9 @@ from rich.table import Table
 
 from bench import api
 from bench.errors import BenchError
+from bench.findings import DIED_BELOW, VERDICTS, Finding
 from bench.leaderboard import t_interval
-from bench.published import (
-    DIED_BELOW,
-    FASHION,
-    VERDICTS,
-    Data,
-    Figure,
-    Finding,
-    Setting,
-    changes,
-    records_of,
-    trial_of,
-)
+from bench.published import FASHION, Data, Figure, Setting, changes, records_of, trial_of
 from bench.store import Store, write_atomically
 from methods.registry import RegistryError
 
@@ -205,7 +195,7 @@ def wishes(
     """What `bench.run` has to be asked for so that each figure has a record of every seed.
 
     A setting that cannot run here (no such method, data that only the user has) is left out:
-    `bench.published.verify` says why. Methods of one board with the same levels are asked for
+    `bench.findings.verify` says why. Methods of one board with the same levels are asked for
     together, so that they share a plan; two variants of one method cannot be.
 
     Parameters

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import published, record
+from bench import findings, published, record
 from bench.context import method_digest
-from bench.published import FASHION, Data, Figure, Finding
+from bench.findings import Finding
+from bench.published import FASHION, Data, Figure
 from bench.store import Store
 from methods.method import Method
 from methods.registry import Entry
@@ -80,7 +81,7 @@ class Records:
             Store(self.results).write(made)
 
     def find(self, number: int) -> Finding:
-        (finding,) = published.verify([figure(number)], self.results)
+        (finding,) = findings.verify([figure(number)], self.results)
         return finding
 
 

@@ -21,9 +21,10 @@ from published_records import (
     put_stand_ins,
 )
 
-from bench import published, verify_view
+from bench import findings, published, verify_view
 from bench.errors import BenchError
-from bench.published import CIFAR_10, FASHION, NEEDS_DATA, Data, Figure, Finding, Setting
+from bench.findings import NEEDS_DATA, Finding
+from bench.published import CIFAR_10, FASHION, Data, Figure, Setting
 from bench.splits import Level
 from bench.store import Store
 from methods.method import Method
@@ -235,7 +236,7 @@ def test_a_published_run_that_died_is_compared_with_those_that_died() -> None:
 
 def test_a_figure_is_measured_from_its_own_subset_and_metric(records: Records) -> None:
     records.add(1, 0.58)
-    table_1, card = published.verify([figure(1), figure(17)], records.results)
+    table_1, card = findings.verify([figure(1), figure(17)], records.results)
     assert table_1.values == card.values == (0.58,)
     assert records.find(18).verdict == "not run"
 
@@ -322,7 +323,7 @@ def test_a_record_without_the_score_is_no_silent_gap(records: Records) -> None:
 
 def test_there_has_to_be_a_results_folder(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="no results folder"):
-        published.verify(published.figures(), tmp_path / "nowhere")
+        findings.verify(published.figures(), tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(("size", "verdict"), [(6000, "reproduced"), (5000, "not run")])

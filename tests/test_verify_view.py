@@ -24,10 +24,11 @@ from published_records import (
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bench import api, datasets, published, verify_view
+from bench import api, datasets, findings, published, verify_view
 from bench.cli import app
 from bench.errors import BenchError
-from bench.published import FASHION, NEEDS_DATA, Data
+from bench.findings import NEEDS_DATA
+from bench.published import FASHION, Data
 from bench.runner import Summary
 from bench.trial import Grid, Trial
 from methods import registry
@@ -52,7 +53,7 @@ def test_the_csv_has_numbers_as_numbers(records: Records) -> None:
     records.add(LR_500, 0.78, 0.79)
     records.add(NN_500, 0.1)
     path = records.results / "verify.csv"
-    verify_view.write_csv(published.verify(published.figures(), records.results), path)
+    verify_view.write_csv(findings.verify(published.figures(), records.results), path)
     table = pd.read_csv(path)
     assert list(table.columns) == verify_view.COLUMNS
     assert len(table) == 52 and table["other_reading"].sum() == 1
@@ -74,7 +75,7 @@ def test_the_table_shows_published_against_measured(records: Records) -> None:
     records.add(LR_500, 0.78, 0.79)
     records.add(NN_500, 0.1)
     console = Console(width=160, record=True, file=io.StringIO())
-    verify_view.show(published.verify(published.figures(), records.results), console)
+    verify_view.show(findings.verify(published.figures(), records.results), console)
     text = console.export_text()
     for source in (TABLE_1, CARD, README, REPORT, "scan-model-card"):
         assert source in text
@@ -123,7 +124,7 @@ def test_a_second_reading_and_other_sources_do_not_make_it_strict(records: Recor
     records.add(48, 0.72)
     centres = published.trial_of(figure(48, other_reading=True).setting, FASHION)
     records.add(48, 0.5, params=centres.params, variant=centres.variant)
-    both = published.verify([figure(48), figure(48, True)], records.results)
+    both = findings.verify([figure(48), figure(48, True)], records.results)
     assert [one.verdict for one in both] == ["reproduced", "below"]
     assert bench("--results", str(records.results), "--strict").exit_code == 0
     records.add(LR_500, 0.5)
@@ -282,6 +283,6 @@ def test_a_figure_is_run_and_then_verified(
     wanted = verify_view.wishes([one], results, seeds=2, plugins=plugins, data=data)
     assert [wish.changes for wish in wanted] == [{"nearest-nn": {"percentile": 25}}]
     assert verify_view.run_missing(wanted, Console(quiet=True), results=results, jobs=2)
-    (found,) = published.verify([one], results, data)
+    (found,) = findings.verify([one], results, data)
     assert len(found.values) == 2 and found.verdict == "reproduced", found
     assert verify_view.wishes([one], results, seeds=2, plugins=plugins, data=data) == []
