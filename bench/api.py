@@ -93,7 +93,7 @@ def run(
         template=template,
         n_fit=part.n_fit,
         X_digest=array_digest(data.X[part.fit]),
-        precision=machine.resolve_precision(wish.precision),
+        precision=machine.resolve_precision(wish.precision, template.device),
         store=Store(Path(template.results)),
         stages=StageStore(Path(template.cache) / "stages"),
     )

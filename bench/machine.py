@@ -39,6 +39,7 @@ def memory_gib() -> float:
     return psutil.virtual_memory().total / 2**30
 
 
+@functools.cache
 def has_native_bf16() -> bool:
     """Whether the processor multiplies bf16 matrices natively (Linux tells; elsewhere False)."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -63,9 +64,15 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def resolve_precision(precision: str) -> str:
-    """``"fp32"`` or ``"bf16"``. ``auto`` is fp32: no measurement here supports bf16 yet."""
-    return "fp32" if precision == "auto" else precision
+def resolve_precision(precision: str, device: str) -> str:
+    """``"fp32"`` or ``"bf16"``; ``auto`` is bf16 where the resolved `device` has it natively."""
+    if precision != "auto":
+        return precision
+    if device == "cpu":
+        return "bf16" if has_native_bf16() else "fp32"
+    import torch
+
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def accelerator(device: str) -> str | None:

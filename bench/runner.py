@@ -228,9 +228,8 @@ class Runner:
     def _write_failure(self, task: Task, trial: Trial, outcome: Outcome) -> Record:
         """The record of a trial whose process wrote none."""
         job = task.job
-        environment = machine.describe(
-            job.device, machine.resolve_precision(trial.precision), job.threads, job.concurrency
-        )
+        precision = machine.resolve_precision(trial.precision, job.device)
+        environment = machine.describe(job.device, precision, job.threads, job.concurrency)
         status = "crashed" if outcome.status == "ok" else outcome.status
         message = outcome.message or "the process ended without a record"
         failed = record.failure(trial, status, message, environment, traceback=outcome.traceback)

@@ -87,7 +87,7 @@ class Worker:
             self.entry = registry.get(self.trial.method)
         except registry.RegistryError as error:
             raise BenchError("; ".join([str(error), *(p.message for p in problems)])) from error
-        self.precision = machine.resolve_precision(self.trial.precision)
+        self.precision = machine.resolve_precision(self.trial.precision, job.device)
         self.environment = machine.describe(
             job.device, self.precision, job.threads, job.concurrency
         )

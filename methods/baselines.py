@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from methods.method import (
     UNLABELLED,
@@ -19,13 +18,13 @@ from methods.method import (
     Tags,
     check_images,
     check_labels,
+    check_like_fitted,
     derive_seed,
 )
 from methods.registry import register
 from methods.toolkit.autoencoder import autoencoder, load_autoencoder
-from methods.toolkit.classifiers import HEADS, Head, Predictor
+from methods.toolkit.heads import HEADS, Head, Predictor
 from methods.toolkit.kmeans import kmeans, nearest
-from methods.toolkit.seven_layers import NN
 from methods.toolkit.training import image_tensor, in_batches
 
 
@@ -176,7 +175,7 @@ class AutoencoderKMeans(Method):
     def transform(self, X: np.ndarray) -> np.ndarray:
         """The embedding ``(n, embedding_dim)`` float32."""
         images = image_tensor(check_like_fitted(self, X), self._inference.device)
-        return in_batches(self.network_.encoder, images, self._inference).numpy()
+        return in_batches(self.network_.encoder, images, self._inference).cpu().numpy()
 
     def stages(self, n_labels: int) -> list[StageRequest]:
         """The autoencoder that DCEC asks for, whatever is labelled."""
@@ -366,9 +365,6 @@ class SupervisedNN(Supervised):
         self.lr = lr
         self.random_state = random_state
 
-    def _new_head(self, name: str, params: dict[str, Any]) -> Head:
-        return NN(self.n_clusters, derive_seed(self.random_state, "head"), **params)
-
 
 @register("supervised-cnn")
 class SupervisedCNN(Supervised):
@@ -408,20 +404,3 @@ class SupervisedCNN(Supervised):
         self.width = width
         self.dropout = dropout
         self.random_state = random_state
-
-
-def check_like_fitted(method: Any, X: np.ndarray) -> np.ndarray:
-    """``X`` if it holds uint8 images of the shape that `method` was fitted on.
-
-    Raises
-    ------
-    ValueError : other images; `sklearn.exceptions.NotFittedError` before `fit`.
-    """
-    check_is_fitted(method)
-    X = check_images(X)
-    if X.shape[1:] != method.image_shape_:
-        raise ValueError(
-            f"X holds images of shape {X.shape[1:]}; {type(method).__name__} was fitted on "
-            f"{method.image_shape_}: give it images of that shape"
-        )
-    return X

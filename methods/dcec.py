@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,21 +29,24 @@ from methods.method import (
     Tags,
     check_images,
     check_labels,
+    check_like_fitted,
     derive_seed,
 )
 from methods.registry import register
-from methods.toolkit.autoencoder import (
-    Resumable,
-    adam,
-    autoencoder,
-    batch_rows,
-    check_training,
-    load_autoencoder,
-    network_arrays,
-)
+from methods.toolkit.autoencoder import autoencoder, load_autoencoder
+from methods.toolkit.graphs import Step, graphed
 from methods.toolkit.kmeans import kmeans
 from methods.toolkit.networks import CAE
-from methods.toolkit.training import autocast, image_tensor, in_batches, pixels
+from methods.toolkit.resuming import Resumable, weight_arrays
+from methods.toolkit.training import (
+    Batches,
+    adam,
+    autocast,
+    check_training,
+    image_tensor,
+    in_batches,
+    pixels,
+)
 
 AT_LEAST = dict(n_clusters=1, max_iterations=0, update_interval=1, n_init=1, lam=0, delta=0)
 SMALLEST_Q = 1e-7  # Keras' epsilon: what log q is cut off at
@@ -191,7 +193,7 @@ def label_free_dcec(
 
     Returns
     -------
-    The network's weights (as `network_arrays` names them), ``"centres"`` ``(K, d)`` float32,
+    The network's weights (as `weight_arrays` names them), ``"centres"`` ``(K, d)`` float32,
     ``"probabilities"`` ``(n, K)`` float32, ``"n_iter"`` ``()`` int64, ``"converged"`` ``()`` bool.
     """
     method = DCEC(random_state=pretraining_seed, **params)
@@ -308,15 +310,8 @@ class DCEC(Method):
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """The embedding ``(n, embedding_dim)`` float32 of images of the fitted shape."""
-        check_is_fitted(self)
-        X = check_images(X)
-        if X.shape[1:] != self.image_shape_:
-            raise ValueError(
-                f"X holds images of shape {X.shape[1:]}; the network was fitted on "
-                f"{self.image_shape_}: give it images of that shape"
-            )
-        images = image_tensor(X, self._inference.device)
-        return in_batches(self.network_.encoder, images, self._inference).numpy()
+        images = image_tensor(check_like_fitted(self, X), self._inference.device)
+        return in_batches(self.network_.encoder, images, self._inference).cpu().numpy()
 
     def stages(self, n_labels: int) -> list[StageRequest]:
         """The autoencoder, and the label-free fit, which asks for the autoencoder too."""
@@ -344,43 +339,64 @@ class DCEC(Method):
         self, X: np.ndarray, y: np.ndarray, mu0: np.ndarray, pretrained: Arrays, context: Context
     ) -> Arrays:
         """The joint phase of all variants from centres `mu0`; what `label_free_dcec` returns."""
-        images, labels = image_tensor(X, context.device), torch.from_numpy(y)
+        images, labels = image_tensor(X, context.device), torch.from_numpy(y).to(context.device)
         network = load_autoencoder(pretrained, X.shape[1:]).to(context.device)
         mu = nn.Parameter(torch.tensor(mu0, device=context.device))  # (K, d)
+        p = torch.zeros(len(images), len(mu), device=context.device)  # (n, K)
+        sums = torch.zeros(3, device=context.device)  # of L_r, L_c and 1 over steps
         optimiser = adam([*network.parameters(), mu], self.lr)
+        step = graphed(self._step(network, mu, optimiser, images, p, sums, context), context)
         parts = {"network": network, "mu": nn.ParameterList([mu]), "optimiser": optimiser}
         run = Resumable("joint", context, parts)
-        saved = run.restore() or {"iteration": 0, "previous": None, "sums": torch.zeros(3)}
-        previous, sums = saved["previous"], saved["sums"]  # sums of L_r, L_c and 1 over steps
+        saved = run.restore() or {"iteration": 0, "previous": None, "sums": sums}
+        previous = saved["previous"]  # assignments (n,)
+        sums.copy_(saved["sums"])
         seed = derive_seed(self.random_state, "batches") if self.shuffle else None
+        batches = Batches(len(images), self.batch_size, seed, context.device)
         for iteration in range(saved["iteration"], self.max_iterations + 1):
             due, last = iteration % self.update_interval == 0, iteration == self.max_iterations
             if due or last:
                 # Saved before the refresh, which follows from the weights: p needs no saving.
                 run.save(iteration=iteration, previous=previous, sums=sums)
-                z = in_batches(network.encoder, images, context)  # (n, d): the whole data set
-                q = student_t(z, mu.detach().cpu())
+                q = student_t(in_batches(network.encoder, images, context), mu.detach())  # (n, K)
                 row = refresh_row(iteration, q, previous, labels, sums, self.reconstruction)
                 run.log(**row)
                 converged = due and previous is not None and row["changed"] < self.delta
                 if converged or last:
                     break
-                p = inject_labels(target_distribution(q), labels).to(context.device)
-                previous, sums = q.argmax(1), torch.zeros(3, device=context.device)
-            rows = batch_rows(iteration, len(images), self.batch_size, seed)
+                p.copy_(inject_labels(target_distribution(q), labels))
+                previous = q.argmax(1)
+                sums.zero_()
+            step(batches[iteration])
+            context.progress("iteration", iteration + 1, self.max_iterations)
+        return weight_arrays(network) | {
+            "centres": mu.detach().cpu().numpy(),
+            "probabilities": q.cpu().numpy(),
+            "n_iter": np.array(iteration),
+            "converged": np.array(converged),
+        }
+
+    def _step(
+        self,
+        network: CAE,
+        mu: nn.Parameter,
+        optimiser: torch.optim.Optimizer,
+        images: torch.Tensor,
+        p: torch.Tensor,
+        sums: torch.Tensor,
+        context: Context,
+    ) -> Step:
+        """One step of the joint phase on the given rows; it adds L_r, L_c and 1 to `sums`."""
+
+        def step(rows: torch.Tensor) -> None:
             x = pixels(images[rows])
             L_r, L_c = batch_losses(network, mu, x, p[rows], context, self.reconstruction)
             optimiser.zero_grad()
             joint_objective(L_r, L_c, self.lam).backward()
             optimiser.step()
-            sums += torch.stack((L_r, L_c, torch.ones_like(L_c))).detach()  # read at refreshes
-            context.progress("iteration", iteration + 1, self.max_iterations)
-        return network_arrays(network) | {
-            "centres": mu.detach().cpu().numpy(),
-            "probabilities": q.numpy(),
-            "n_iter": np.array(iteration),
-            "converged": np.array(converged),
-        }
+            sums.add_(torch.stack((L_r, L_c, torch.ones_like(L_c))).detach())  # read at refreshes
+
+        return step
 
     def _adopt(self, fitted: Arrays, X: np.ndarray, context: Context) -> DCEC:
         """Set the fitted attributes from the arrays of the joint phase."""

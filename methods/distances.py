@@ -13,8 +13,16 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
-from methods.baselines import ClassifierMethod, check_like_fitted
-from methods.method import UNLABELLED, Context, StageRequest, Tags, check_images, check_labels
+from methods.baselines import ClassifierMethod
+from methods.method import (
+    UNLABELLED,
+    Context,
+    StageRequest,
+    Tags,
+    check_images,
+    check_labels,
+    check_like_fitted,
+)
 from methods.registry import register
 from methods.toolkit.kmeans import as_rows, kmeans
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils.validation import check_is_fitted
 
 UNLABELLED = -1
 Arrays = dict[str, np.ndarray]
@@ -203,6 +204,23 @@ def check_labels(y: np.ndarray | None, n: int, n_clusters: int) -> np.ndarray:
             f"{n_clusters - 1}: set n_clusters to at least the number of classes"
         )
     return y.astype(np.int64)
+
+
+def check_like_fitted(method: Any, X: np.ndarray) -> np.ndarray:
+    """``X`` if it holds uint8 images of the shape that `method` was fitted on.
+
+    Raises
+    ------
+    ValueError : other images; `sklearn.exceptions.NotFittedError` before `fit`.
+    """
+    check_is_fitted(method)
+    X = check_images(X)
+    if X.shape[1:] != method.image_shape_:
+        raise ValueError(
+            f"X holds images of shape {X.shape[1:]}; {type(method).__name__} was fitted on "
+            f"{method.image_shape_}: give it images of that shape"
+        )
+    return X
 
 
 def flatten(X: np.ndarray) -> np.ndarray:

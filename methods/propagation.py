@@ -12,7 +12,7 @@ Roy, DMML Assignment 3, 2024 (full, percentile, and the centres themselves).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
@@ -29,12 +29,9 @@ from methods.method import (
     derive_seed,
 )
 from methods.registry import register
-from methods.toolkit.classifiers import HEADS as COMMON_HEADS
-from methods.toolkit.classifiers import Head
+from methods.toolkit.heads import HEADS
 from methods.toolkit.kmeans import kmeans, nearest
-from methods.toolkit.seven_layers import NN
 
-HEADS: dict[str, Callable[..., Head]] = {**COMMON_HEADS, "nn": NN}
 VOTES = ("majority", "nearest")
 TRAIN_ON = ("instances", "centres")
 NOBODY = -1
@@ -215,9 +212,6 @@ class KMeansPropagation(ClassifierMethod):
             return self._baseline().stages(0)
         k = min(n_labels, self.max_clusters) if self.k is None else self.k
         return [StageRequest(kmeans, {"n_clusters": k, "max_iter": self.max_iter})]
-
-    def _new_head(self, name: str, params: dict[str, Any]) -> Head:
-        return HEADS[name](self.n_clusters, derive_seed(self.random_state, "head"), **params)
 
     def _head_params(self) -> dict[str, Any]:
         """The classifier's own parameters, under the names that it has for them."""

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from sklearn.base import clone
 
-from methods.baselines import check_like_fitted
 from methods.method import (
     UNLABELLED,
     Arrays,
@@ -32,6 +31,7 @@ from methods.method import (
     Tags,
     check_images,
     check_labels,
+    check_like_fitted,
     derive_seed,
 )
 from methods.registry import register
@@ -52,8 +52,9 @@ from methods.toolkit.assignments import (
     train_assignments,
 )
 from methods.toolkit.augment import STRONG, WEAK, views
-from methods.toolkit.contrastive import load_weights, simclr, weight_arrays
+from methods.toolkit.contrastive import simclr
 from methods.toolkit.neighbours import neighbours
+from methods.toolkit.resuming import load_weights, weight_arrays
 from methods.toolkit.training import autocast, generator, image_tensor
 
 

@@ -36,11 +36,10 @@ from methods.toolkit.contrastive import (
     SmallResNet,
     cosine_schedule,
     full_batches,
-    load_weights,
     nt_xent,
     simclr,
-    weight_arrays,
 )
+from methods.toolkit.resuming import load_weights, weight_arrays
 
 
 class Killed(Exception):

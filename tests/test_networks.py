@@ -9,18 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from methods.method import Context
-from methods.toolkit.autoencoder import (
-    adam,
-    autoencoder,
-    batch_rows,
-    load_autoencoder,
-    network_arrays,
-)
-from methods.toolkit.networks import CAE, MirroredConv, StridedConv, glorot_, same_padding
-from methods.toolkit.training import generator, image_tensor, pixels
+from methods.toolkit.autoencoder import autoencoder, load_autoencoder
+from methods.toolkit.networks import CAE, MirroredConv, StridedConv, SubpixelConv, Turn, glorot_
+from methods.toolkit.resuming import weight_arrays
+from methods.toolkit.training import Batches, adam, generator, image_tensor, pixels
 
 
 class Killed(Exception):
@@ -108,48 +102,50 @@ def set_weights(layer: nn.Module, weight: np.ndarray, bias: list[float]) -> None
     layer.bias.data = torch.tensor(bias, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
-    ("size", "kernel", "expected"),
-    [(28, 5, (1, 2)), (14, 5, (1, 2)), (7, 5, (2, 2)), (8, 3, (0, 1)), (2, 1, (0, 0))],
-)
-def test_same_padding_is_larger_on_the_right(size, kernel, expected):
-    assert same_padding(size, kernel) == expected
+def turned(values: np.ndarray) -> np.ndarray:
+    """Turned by 180°: the layers work on images, and have kernels, that are turned."""
+    return values[..., ::-1, ::-1].copy()
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
-@pytest.mark.parametrize("size", [(8, 8), (7, 7), (6, 9)])
-@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(
+    ("size", "same"),
+    [((8, 8), True), ((7, 7), True), ((6, 9), True), ((7, 7), False), ((5, 9), False)],
+)
 def test_convolution_is_keras(size, kernel, same):
     rng = np.random.default_rng(0)
     layer = StridedConv(2, 3, kernel, size, (same, same))
     image, weight = rng.normal(size=(2, *size)), rng.normal(size=(3, 2, kernel, kernel))
-    set_weights(layer, weight, [0, 1, -2])
+    set_weights(layer, turned(weight), [0, 1, -2])
     expected = keras_conv(image, weight, same) + np.array([0, 1, -2])[:, None, None]
-    result = layer(torch.tensor(image)[None])[0].detach().numpy()
+    result = layer(torch.tensor(turned(image))[None])[0].detach().numpy()
     assert result.shape[1:] == layer.out_size
-    np.testing.assert_allclose(result, expected, atol=1e-12)
+    np.testing.assert_allclose(turned(result), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "same"),
+    ("size", "kernel", "same", "layer"),
     [
-        ((8, 8), 5, True),
-        ((14, 28), 5, True),
-        ((4, 8), 3, True),
-        ((7, 7), 3, False),
-        ((9, 7), 3, False),
+        ((8, 8), 5, True, MirroredConv),
+        ((14, 28), 5, True, MirroredConv),
+        ((4, 8), 3, True, MirroredConv),
+        ((7, 7), 3, False, MirroredConv),
+        ((9, 7), 3, False, MirroredConv),
+        ((8, 8), 5, True, SubpixelConv),
+        ((14, 28), 5, True, SubpixelConv),
+        ((7, 7), 3, False, SubpixelConv),
     ],
 )
-def test_transposed_convolution_is_keras(size, kernel, same):
+def test_transposed_convolution_is_keras(size, kernel, same, layer):
     rng = np.random.default_rng(1)
-    layer = MirroredConv(StridedConv(2, 3, kernel, size, (same, same)))
+    layer = layer(StridedConv(2, 3, kernel, size, (same, same)))
     weight = rng.normal(size=(3, 2, kernel, kernel))
-    set_weights(layer, weight, [0.5, -1])
+    set_weights(layer, turned(weight), [0.5, -1])
     values = rng.normal(size=(3, *StridedConv(2, 3, kernel, size, (same, same)).out_size))
     expected = keras_conv_transpose(values, weight, same) + np.array([0.5, -1])[:, None, None]
-    result = layer(torch.tensor(values)[None])[0].detach().numpy()
+    result = layer(torch.tensor(turned(values))[None])[0].detach().numpy()
     assert result.shape[1:] == size
-    np.testing.assert_allclose(result, expected, atol=1e-12)
+    np.testing.assert_allclose(turned(result), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 11), (10, 7), (15, 8)])
@@ -167,16 +163,16 @@ def test_transposed_convolution_is_the_adjoint_for_every_size(size, same):
 
 
 def test_kernel_lands_where_keras_puts_it():
-    """One white pixel, a kernel of ones: Keras' window for output (1, 1) covers rows 1 to 5."""
-    conv = StridedConv(1, 1, 5, (8, 8))
-    nn.init.ones_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    """One white pixel, a kernel of ones: Keras' windows start at rows -1, 1, 3 and 5."""
+    layers = nn.Sequential(Turn(), StridedConv(1, 1, 5, (8, 8)), Turn())
+    nn.init.ones_(layers[1].weight)
+    nn.init.zeros_(layers[1].bias)
     image = torch.zeros(1, 1, 8, 8)
-    image[0, 0, 0, 0] = 1  # windows start at rows -1, 1, 3, 5: only the first sees row 0
-    assert conv(image)[0, 0].nonzero().tolist() == [[0, 0]]
+    image[0, 0, 0, 0] = 1  # only the first window sees row 0
+    assert layers(image)[0, 0].nonzero().tolist() == [[0, 0]]
     image.zero_()
     image[0, 0, 7, 7] = 1  # the last window covers rows 5 to 9, the one before rows 3 to 7
-    assert conv(image)[0, 0].nonzero().tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
+    assert layers(image)[0, 0].nonzero().tolist() == [[2, 2], [2, 3], [3, 2], [3, 3]]
 
 
 def test_parameters_of_the_paper_s_network():
@@ -204,7 +200,7 @@ def test_shapes_come_back(shape, deepest):
     network = CAE(shape, embedding_dim=7)
     channels = shape[2] if len(shape) == 3 else 1
     x = torch.rand(2, channels, *shape[:2])
-    assert network.encoder[:6](x).shape == (2, 128, *deepest)
+    assert network.encoder[:7](x).shape == (2, 128, *deepest)
     assert network.encoder(x).shape == (2, 7)
     assert network(x).shape == x.shape
 
@@ -212,7 +208,7 @@ def test_shapes_come_back(shape, deepest):
 def test_embedding_and_output_are_linear():
     network = glorot_(CAE((8, 8)), generator(0))
     assert isinstance(network.encoder[-1], nn.Linear)
-    assert isinstance(network.decoder[-1], MirroredConv)
+    assert [type(layer) for layer in network.decoder[-2:]] == [SubpixelConv, Turn]
     x = torch.rand(64, 1, 8, 8)
     assert (network.encoder(x) < 0).any()
     assert (network(x) < 0).any()
@@ -232,14 +228,14 @@ def test_embedding_dim_must_be_positive():
 def test_glorot_bounds_and_zero_biases():
     network = glorot_(CAE((28, 28)), generator(3, "weights"))
     fans = {
-        "encoder.0": 25 * (1 + 32),
-        "encoder.2": 25 * (32 + 64),
-        "encoder.4": 9 * (64 + 128),
-        "encoder.7": 1152 + 10,
+        "encoder.1": 25 * (1 + 32),
+        "encoder.3": 25 * (32 + 64),
+        "encoder.5": 9 * (64 + 128),
+        "encoder.9": 1152 + 10,
         "decoder.0": 10 + 1152,
-        "decoder.3": 9 * (128 + 64),
-        "decoder.5": 25 * (64 + 32),
-        "decoder.7": 25 * (32 + 1),
+        "decoder.4": 9 * (128 + 64),
+        "decoder.6": 25 * (64 + 32),
+        "decoder.8": 25 * (32 + 1),
     }
     for name, fan in fans.items():
         layer = network.get_submodule(name)
@@ -341,7 +337,7 @@ def test_resumed_training_equals_an_undisturbed_one(kill_at):
 
 def test_loading_refuses_what_does_not_fit():
     arrays = train(images())
-    with pytest.raises(ValueError, match=r"do not fit images of shape \(32, 32\)"):
+    with pytest.raises(ValueError, match="do not fit a CAE of this size"):
         load_autoencoder(arrays, (32, 32))
     with pytest.raises(ValueError, match="no autoencoder among the arrays embedding"):
         load_autoencoder({"embedding": arrays["embedding"]}, (8, 8))
@@ -354,9 +350,9 @@ def test_loading_leaves_read_only_arrays_alone(tmp_path):
     mapped = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in arrays}
     network = load_autoencoder(mapped, (8, 8))
     with torch.no_grad():
-        network.encoder[0].bias.add_(1)
-    assert np.array_equal(mapped["weights.encoder.0.bias"], arrays["weights.encoder.0.bias"])
-    again = network_arrays(load_autoencoder(mapped, (8, 8)))
+        network.encoder[1].bias.add_(1)
+    assert np.array_equal(mapped["weights.encoder.1.bias"], arrays["weights.encoder.1.bias"])
+    again = weight_arrays(load_autoencoder(mapped, (8, 8)))
     assert all(np.array_equal(again[name], arrays[name]) for name in again)
 
 
@@ -399,17 +395,16 @@ def test_bf16_trains_to_a_similar_loss():
 
 
 def test_batches_run_through_the_images_in_order_and_wrap_around():
-    n, order = 10, torch.arange(10)
-    passes = [order[batch_rows(i, n, 4)].tolist() for i in range(4)]
+    batches = Batches(10, 4, None, "cpu")
+    passes = [batches[i].tolist() for i in range(4)]
     assert passes == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [0, 1, 2, 3]]
-    assert order[batch_rows(3, 8, 4)].tolist() == [4, 5, 6, 7]  # no empty batch after a full pass
+    assert Batches(8, 4, None, "cpu")[3].tolist() == [4, 5, 6, 7]  # no empty batch after a pass
 
 
 def test_shuffled_batches_cover_every_pass_in_another_order():
-    passes = [
-        torch.cat([batch_rows(i, 10, 4, seed=0) for i in (3 * k, 3 * k + 1, 3 * k + 2)])
-        for k in range(2)
-    ]
-    assert all(sorted(order.tolist()) == list(range(10)) for order in passes)
-    assert passes[0].tolist() != passes[1].tolist()
-    assert F.one_hot(batch_rows(0, 10, 4, seed=1), 10).shape == (4, 10)
+    batches = Batches(10, 4, 0, "cpu")
+    passes = [torch.cat([batches[3 * k + i] for i in range(3)]).tolist() for k in range(2)]
+    assert all(sorted(order) == list(range(10)) for order in passes)
+    assert passes[0] != passes[1]
+    resumed = Batches(10, 4, 0, "cpu")
+    assert resumed[4].tolist() == batches[4].tolist() == passes[1][4:8]

@@ -11,7 +11,6 @@ from test_networks import Recording
 from methods.baselines import PixelKMeans
 from methods.method import Context, StageRequest
 from methods.propagation import (
-    HEADS,
     KMeansCentroid,
     KMeansFull,
     KMeansPercentile,
@@ -22,6 +21,7 @@ from methods.propagation import (
     within_percentile,
 )
 from methods.registry import get
+from methods.toolkit.heads import HEADS
 
 _digits = load_digits()
 X = (_digits.images * 15.9).astype(np.uint8)[:600]  # (600, 8, 8)
@@ -401,7 +401,7 @@ def test_selected_labels_serve_better_than_random_ones(cls):
     ("cls", "wrong", "message"),
     [
         (KMeansFull, {"vote": "loudest"}, "vote is 'loudest'; expected one of majority, nearest"),
-        (KMeansFull, {"head": "svm"}, "head is 'svm'; expected one of lr, mlp, cnn"),
+        (KMeansFull, {"head": "svm"}, "head is 'svm'; expected one of lr, mlp, nn, cnn"),
         (KMeansFull, {"k": 0}, "k is 0; expected at least 1"),
         (KMeansFull, {"k": 601}, "n_clusters is 601 for 600 instances"),
         (KMeansFull, {"max_clusters": 0}, "max_clusters is 0; expected at least 1"),

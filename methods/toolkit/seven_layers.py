@@ -14,9 +14,18 @@ import torch
 from torch import nn
 
 from methods.method import Context, check_images
-from methods.toolkit.autoencoder import Resumable, adam, check_training
 from methods.toolkit.networks import glorot_
-from methods.toolkit.training import autocast, epoch_order, generator, image_tensor, in_batches
+from methods.toolkit.resuming import Resumable
+from methods.toolkit.training import (
+    adam,
+    autocast,
+    check_training,
+    epoch_order,
+    generator,
+    image_tensor,
+    in_batches,
+    pixels,
+)
 
 HELD_OUT = 0.1
 SMALLEST_SIDE = 7  # three 3×3 convolutions without padding take six pixels
@@ -147,14 +156,14 @@ class NN:
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Probabilities ``(n, n_classes)`` float32 of uint8 images: sigmoids, scaled to sum 1."""
         images = image_tensor(check_images(X), self._inference.device)
-        logits = in_batches(self.network_, images, self._inference)
+        logits = in_batches(self.network_, images, self._inference).cpu()
         logits[:, ~self.seen_] = -math.inf  # a class never seen has probability 0
         return nn.functional.logsigmoid(logits).softmax(1).numpy()
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The mean cross entropy of the sigmoids divided by their sum, as Keras computes it."""
         with autocast(self._inference):
-            logits = self.network_(in_unit_range(images))
+            logits = self.network_(pixels(images))
         log_sigmoids = nn.functional.logsigmoid(logits.float())
         return nn.functional.cross_entropy(log_sigmoids, targets)
 
@@ -165,7 +174,7 @@ class NN:
             for batch, classes in zip(images.split(1000), targets.split(1000), strict=True):
                 total += float(self._loss(batch, classes)) * len(batch)
                 with autocast(self._inference):
-                    channel = self.network_.one_channel(in_unit_range(batch))
+                    channel = self.network_.one_channel(pixels(batch))
                 active += float((channel > 0).float().mean()) * len(batch)
         if not math.isfinite(total):
             raise FloatingPointError(f"the network's loss became {total}; lower the learning rate")
@@ -175,8 +184,3 @@ class NN:
 def stalled(losses: list[float], patience: int) -> bool:
     """Whether the smallest loss is `patience` or more epochs old."""
     return len(losses) - 1 - int(np.argmin(losses)) >= patience
-
-
-def in_unit_range(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images as float32 in [0, 1]; float images are there already."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images

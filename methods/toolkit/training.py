@@ -7,12 +7,15 @@ that six epochs left behind. So a loop that goes on after a kill draws what it w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 
 from methods.method import Context, derive_seed
+
+KERAS_EPSILON = 1e-7  # of Adam; torch's own default is 1e-8
 
 
 def image_tensor(X: np.ndarray, device: str) -> torch.Tensor:
@@ -26,8 +29,8 @@ def image_tensor(X: np.ndarray, device: str) -> torch.Tensor:
 
 
 def pixels(images: torch.Tensor) -> torch.Tensor:
-    """A batch of uint8 images as float32 in [0, 1]."""
-    return images.float().div_(255)
+    """A batch of uint8 images as float32 in [0, 1]; float images are there already."""
+    return images / 255 if images.dtype == torch.uint8 else images
 
 
 def generator(seed: int, *words: object) -> torch.Generator:
@@ -39,6 +42,36 @@ def generator(seed: int, *words: object) -> torch.Generator:
 def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
     """The shuffled order ``(n,)`` of epoch number `epoch`."""
     return torch.randperm(n, generator=generator(seed, "epoch", epoch))
+
+
+class Batches:
+    """The rows of each batch, numbered on over all passes through n images.
+
+    ``Batches(...)[i]`` is an int64 tensor on the device. The last batch of a pass is the short
+    rest. It depends on the number i alone, so that a resumed loop goes on.
+
+    Parameters
+    ----------
+    n : number of images.
+    batch_size : images per batch.
+    seed : of the order, a new one in every pass. None takes the images in their own order.
+    device : where the rows are wanted.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int | None, device: str) -> None:
+        self._n = n
+        self._batch_size = batch_size
+        self._seed = seed
+        self._device = device
+        self._order = torch.arange(n, device=device)
+        self._pass: int | None = None
+
+    def __getitem__(self, iteration: int) -> torch.Tensor:
+        number, position = divmod(iteration, math.ceil(self._n / self._batch_size))
+        if self._seed is not None and number != self._pass:
+            self._order = epoch_order(self._n, self._seed, number).to(self._device)
+            self._pass = number
+        return self._order[position * self._batch_size : (position + 1) * self._batch_size]
 
 
 def autocast(context: Context) -> contextlib.AbstractContextManager[object]:
@@ -54,9 +87,26 @@ def in_batches(
     context: Context,
     batch_size: int = 1000,
 ) -> torch.Tensor:
-    """``function(pixels)`` of all `images`, without gradients: float32 rows on the CPU."""
+    """``function(pixels)`` of all `images`, without gradients: float32 rows on their device."""
     rows = []
     with torch.inference_mode(), autocast(context):
         for batch in images.split(batch_size):
-            rows.append(function(pixels(batch)).float().cpu())
+            rows.append(function(pixels(batch)).float())
     return torch.cat(rows)
+
+
+def adam(parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Adam:
+    """Adam as Keras sets it up; on a CUDA device such that a graph can hold its steps."""
+    parameters = list(parameters)
+    on_cuda = any(parameter.is_cuda for parameter in parameters)
+    return torch.optim.Adam(parameters, lr=lr, eps=KERAS_EPSILON, fused=True, capturable=on_cuda)
+
+
+def check_training(*, epochs: int, batch_size: int, lr: float) -> None:
+    """Raise ValueError for a parameter of a training loop that is out of range."""
+    if epochs < 0:
+        raise ValueError(f"epochs is {epochs}; expected 0 or more")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    if not (math.isfinite(lr) and lr > 0):
+        raise ValueError(f"lr is {lr}; expected a positive number")

@@ -1,0 +1,85 @@
+"""Training steps as CUDA graphs: on an accelerator a step is launched as one piece of work.
+
+The networks here are small. An accelerator computes a kernel of theirs faster than the processor
+launches the next one, so that a step costs what its launches cost. A CUDA graph records the
+launches once and replays them all with a single call.
+
+References
+----------
+PyTorch, CUDA semantics, section "CUDA Graphs".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+
+from methods.method import Context
+
+WARM_UP = 3  # plain calls before the capture: libraries choose their kernels in them
+Step = Callable[[torch.Tensor], None]
+Call = Callable[[], None]
+
+
+def graphed(step: Step, context: Context) -> Step:
+    """`step` as it is on the processor, its `GraphedStep` on a CUDA device."""
+    if torch.device(context.device).type != "cuda":
+        return step
+    return GraphedStep(step, warm_up=on_side_stream, capture=cuda_graph)
+
+
+class GraphedStep:
+    """A training step that is captured once for each size of batch, and then replayed.
+
+    The step may read and change only tensors that stay where they are: weights, the optimiser's
+    state, targets, sums. What differs from call to call is the rows of its batch; a replay gets
+    them copied into the tensor that was captured. The calls before the capture, and the one that
+    is captured, are steps like all others.
+
+    Parameters
+    ----------
+    step : called with the rows ``(b,)`` int64 of a batch.
+    warm_up : runs a call that is not captured yet.
+    capture : captures a call without running it, and returns what runs it.
+    """
+
+    def __init__(
+        self, step: Step, warm_up: Callable[[Call], None], capture: Callable[[Call], Call]
+    ) -> None:
+        self._step = step
+        self._warm_up = warm_up
+        self._capture = capture
+        self._calls: Counter[int] = Counter()
+        self._captured: dict[int, tuple[torch.Tensor, Call]] = {}
+
+    def __call__(self, rows: torch.Tensor) -> None:
+        size = len(rows)
+        self._calls[size] += 1
+        if self._calls[size] <= WARM_UP:
+            self._warm_up(lambda: self._step(rows))
+            return
+        if size not in self._captured:
+            fixed = rows.clone()
+            self._captured[size] = fixed, self._capture(lambda: self._step(fixed))
+        fixed, replay = self._captured[size]
+        fixed.copy_(rows)
+        replay()
+
+
+def on_side_stream(call: Call) -> None:
+    """Run a call on a stream of its own, as a later capture of it asks for."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        call()
+    torch.cuda.current_stream().wait_stream(side)
+
+
+def cuda_graph(call: Call) -> Call:
+    """What replays the kernels that `call` launches; capturing them does not run them."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
