@@ -100,7 +100,7 @@ def run(
     trials = _grid(wish, entries, data).trials()
     _check_levels({trial.level for trial in trials}, wish.protocol, part.n_fit)
     plan = make_plan(trials, around, rerun)
-    _say(console, describe(plan, template))
+    _say(console, describe(plan, around))
     if dry_run:
         return Summary({}, broken_plugins=len(problems))
     summary = _carry_out(plan, Limits(jobs, timeout_s, backend, scheduler), around, console)
@@ -199,12 +199,13 @@ def choose(wish: Wish, console: Console) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def describe(plan: Plan, template: Job) -> str:
+def describe(plan: Plan, around: Surroundings) -> str:
     """The plan for a person: how many trials, what they share, how long it may take."""
+    template = around.template
     lines = [
         f"{len(plan.trials)} trials to run, {len(plan.done)} done before; "
-        f"{template.concurrency} at a time with {template.threads} threads, on {template.device}; "
-        f"records in {template.results}"
+        f"{template.concurrency} at a time with {template.threads} threads, on {template.device} in "
+        f"{around.precision}; records in {template.results}"
     ]
     for trials, why, option in (
         (plan.stale, "have a record made by other code of the method", "--rerun stale"),

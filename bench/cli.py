@@ -66,7 +66,9 @@ def run(
     jobs: Annotated[int, typer.Option(help="Processes at a time; they share the threads.")] = 1,
     timeout: Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")] = "3h",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16 or auto: bf16 where the device has it natively.")
+    ] = "auto",
     backend: Annotated[str, typer.Option(help="local or dask.")] = "local",
     scheduler: Annotated[str | None, typer.Option(help="Address of the dask scheduler.")] = None,
     rerun: Annotated[str | None, typer.Option(help="stale, failed or all.")] = None,

@@ -182,7 +182,7 @@ def test_what_failed_is_left_unless_asked_for(
         plan = make_plan([trial], around, rerun)
         assert plan.trials == expected, rerun
         assert plan.failed_before == [trial]
-    text = describe(make_plan([trial], around), around.template)
+    text = describe(make_plan([trial], around), around)
     assert "1 failed before and are left as they are (--rerun failed runs them again)" in text
 
 
@@ -195,7 +195,7 @@ def test_what_is_stale_is_noticed(around: Surroundings, finish: Finish) -> None:
         plan = make_plan([old, new], around, rerun)
         assert plan.trials == expected, rerun
         assert (plan.stale, plan.done) == ([old], [new])
-    text = describe(make_plan([old, new], around), around.template)
+    text = describe(make_plan([old, new], around), around)
     assert "1 have a record made by other code of the method" in text
 
 
@@ -235,7 +235,7 @@ def test_how_many_trials_share_a_stage(around: Surroundings) -> None:
     (shared,) = plan.shared.values()
     assert (shared.name, shared.params, shared.there) == ("features", {"size": 4}, False)
     assert shared.n_trials == 6
-    assert "  features once for 6 trials" in describe(plan, around.template).splitlines()
+    assert "  features once for 6 trials" in describe(plan, around).splitlines()
 
 
 def test_only_trials_that_still_have_to_run_share(around: Surroundings, finish: Finish) -> None:
@@ -261,7 +261,7 @@ def test_other_parameters_are_another_stage(around: Surroundings) -> None:
     plan = make_plan(both, around)
     assert [shared.params for shared in plan.shared.values()] == [{"size": 4}, {"size": 8}]
     assert outline(plan).count("features") == 2
-    lines = describe(plan, around.template).splitlines()
+    lines = describe(plan, around).splitlines()
     assert lines[1:3] == [f"  features (size={size}) once for 3 trials" for size in (4, 8)]
 
 
@@ -273,7 +273,7 @@ def test_a_stage_that_is_there_is_not_computed(around: Surroundings) -> None:
     assert all(task.needs == () for task in plan.tasks)
     (shared,) = plan.shared.values()
     assert (shared.there, shared.n_trials) == (True, 3)
-    assert "features once for 3 trials, there already" in describe(plan, around.template)
+    assert "features once for 3 trials, there already" in describe(plan, around)
 
 
 def test_a_stage_may_depend_on_the_number_of_labels(around: Surroundings) -> None:
@@ -304,7 +304,7 @@ def test_cheapest_first_with_the_stages_it_needs(around: Surroundings) -> None:
     assert outline(plan) == ["alone 5%", "features", "sharing 5%", "free 5%", "late 5%"]
     assert [task.seconds for task in plan.tasks] == [13.5, 9.0, 5.0, 5.5, None]
     assert (plan.seconds, plan.unknown) == (33.0, 1)
-    assert describe(plan, around.template).endswith(
+    assert describe(plan, around).endswith(
         "judged by earlier records, and 1 tasks of unknown length"
     )
 
@@ -328,7 +328,7 @@ def test_the_first_seed_comes_first(around: Surroundings) -> None:
 def test_without_records_there_is_no_estimate(around: Surroundings) -> None:
     plan = make_plan(trials("alone", "sharing"), around)
     assert plan.unknown == len(plan.tasks) == 7
-    assert "no estimate" in describe(plan, around.template)
+    assert "no estimate" in describe(plan, around)
 
 
 def test_a_job_of_several_levels_costs_one_fit(around: Surroundings, finish: Finish) -> None:
