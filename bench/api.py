@@ -204,8 +204,8 @@ def describe(plan: Plan, around: Surroundings) -> str:
     template = around.template
     lines = [
         f"{len(plan.trials)} trials to run, {len(plan.done)} done before; "
-        f"{template.concurrency} at a time with {template.threads} threads, on {template.device} in "
-        f"{around.precision}; records in {template.results}"
+        f"{template.concurrency} at a time with {template.threads} threads, "
+        f"on {template.device} in {around.precision}; records in {template.results}"
     ]
     for trials, why, option in (
         (plan.stale, "have a record made by other code of the method", "--rerun stale"),

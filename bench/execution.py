@@ -22,8 +22,9 @@ from bench.worker import Job
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OnEvent = Callable[[dict[str, Any]], None]
-# glibc gives large blocks back to the system when they are freed, and pays page faults for them when
-# the next training step asks for them again: 5 to 10 % of a step of SimCLR. Other systems ignore it.
+# glibc gives large blocks back to the system when they are freed, and pays page faults for them
+# when the next training step asks for them again: 5 to 10 % of a step of SimCLR. Other C libraries
+# ignore it.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 _running: set[subprocess.Popen[str]] = set()

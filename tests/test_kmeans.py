@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.cluster import KMeans
@@ -15,7 +15,9 @@ from sklearn.datasets import load_digits
 from test_networks import Killed, Recording
 
 from methods.method import Context
-from methods.toolkit.kmeans import _lloyd_step, as_rows, kmeans, nearest, seed_centres
+from methods.toolkit import lloyd
+from methods.toolkit.kmeans import as_rows, kmeans, nearest, seed_centres
+from methods.toolkit.lloyd import Lloyd, Projection, distances, project
 from methods.toolkit.training import generator
 
 DIGITS = (load_digits().images * 15.9).astype(np.uint8)[:400]  # (400, 8, 8)
@@ -32,6 +34,26 @@ def equal(a: dict, b: dict) -> bool:
 def all_distances(X: np.ndarray, centres: np.ndarray) -> np.ndarray:
     rows = as_rows(X).astype(np.float64)
     return np.linalg.norm(rows[:, None] - centres.astype(np.float64), axis=2)  # (n, k)
+
+
+def begun(rows: torch.Tensor, centres: torch.Tensor, projected: bool) -> Lloyd:
+    """Lloyd's iterations from first centres ``(R, k, d)``, with or without bounds."""
+    found = Lloyd(rows, Projection.of(rows) if projected else None)
+    found.begin(centres)
+    return found
+
+
+def step(rows: torch.Tensor, centres: torch.Tensor, projected: bool = False) -> torch.Tensor:
+    found = begun(rows, centres[None], projected)
+    found.update()
+    return found.state["centres"][0]
+
+
+def brute_force(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Labels by the distances that the bounds are to save, all of them; of equal ones the first."""
+    n, k = len(rows), len(centres)
+    which, to = torch.arange(n).repeat_interleave(k), torch.arange(k).repeat(n)
+    return distances(rows, which, centres, to).view(n, k).argmin(1)
 
 
 def test_shapes_and_types():
@@ -96,15 +118,15 @@ def test_as_good_as_scikit_learn():
 def test_from_the_same_centres_a_step_is_scikit_learn_s():
     rows = as_rows(DIGITS)
     theirs = KMeans(8, init=rows[:8], n_init=1, max_iter=1).fit(rows)
-    tensor = torch.from_numpy(rows)
-    ours = _lloyd_step(tensor, tensor, tensor[:8])
+    ours = step(torch.from_numpy(rows), torch.from_numpy(rows[:8]))
     np.testing.assert_allclose(ours, theirs.cluster_centers_, atol=1e-5)
 
 
-def test_an_empty_cluster_moves_to_the_instance_farthest_from_its_centre():
+@pytest.mark.parametrize("projected", [False, True])
+def test_an_empty_cluster_moves_to_the_instance_farthest_from_its_centre(projected):
     rows = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 8.0], [1.0, 1.0]])
     centres = torch.tensor([[0.0, 0.0], [90.0, 90.0]])
-    moved = _lloyd_step(rows, rows, centres)
+    moved = step(rows, centres, projected)
     torch.testing.assert_close(moved, torch.tensor([[2 / 3, 1 / 3], [0.0, 8.0]]))
 
 
@@ -182,23 +204,6 @@ def test_it_leaves_the_state_of_torch_and_numpy_alone():
     assert (torch.rand(1), np.random.rand()) == expected
 
 
-@pytest.mark.parametrize("kill_at", [9, 30, 41, 52])
-def test_a_resumed_run_equals_an_undisturbed_one(kill_at):
-    params = {"n_init": 3, "max_iter": 20, "tol": 0.02}
-    states: dict[str, list[bytes]] = {}
-    undisturbed = Recording()
-    expected = cluster(context=undisturbed, **params)
-    done = [step[1] for step in undisturbed.steps if step[0] == "iteration"]
-    kill_at = max(d for d in done if d <= kill_at)  # a run that stops early leaves some out
-    with pytest.raises(Killed):
-        cluster(context=Recording(states, kill_at), **params)
-    assert states["kmeans"]
-    resumed = Recording(states)
-    assert equal(cluster(context=resumed, **params), expected)
-    iterations = [step for step in resumed.steps if step[0] == "iteration"]
-    assert iterations[0][1] == kill_at  # it went on, it did not start again
-
-
 def test_progress_counts_centres_then_iterations():
     context = Recording()
     cluster(context=context, max_iter=3, tol=0)
@@ -263,3 +268,180 @@ def test_rows_that_are_no_finite_numbers():
 def test_centres_of_another_shape():
     with pytest.raises(ValueError, match="instances of 64 values and centres of 49"):
         nearest(DIGITS, np.zeros((3, 49)))
+
+
+# ---- The bounds, the projection and the restarts: nothing but time may depend on them.
+
+IMAGES = torch.from_numpy(as_rows(DIGITS) - as_rows(DIGITS).mean(0))
+
+
+def few_values(draw_from: tuple[float, ...], shape: tuple[int, int]) -> st.SearchStrategy:
+    return arrays.arrays(np.float32, shape, elements=st.sampled_from(draw_from))
+
+
+@pytest.fixture(params=[2, 16, 64])
+def directions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(lloyd, "DIRECTIONS", request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("many", [0, 256])
+@pytest.mark.parametrize("k", [1, 2, 9, 60])
+def test_labels_by_bounds_are_those_of_all_distances(directions, k, many, monkeypatch):
+    monkeypatch.setattr(lloyd, "MANY", many)
+    found = begun(IMAGES, IMAGES[None, :k], projected=True)
+    assert found.projection.basis.shape == (64, directions)
+    for _ in range(12):
+        centres, labels = found.state["centres"][0], found.state["labels"][0]
+        assert torch.equal(labels, brute_force(IMAGES, centres))
+        every = torch.cdist(IMAGES.double(), centres.double())
+        own = every.gather(1, labels[:, None])[:, 0]
+        others = every.scatter(1, labels[:, None], torch.inf).min(1).values
+        assert (found.state["upper"][0] >= own - 1e-4).all()
+        assert (found.state["lower"][0] <= others + 1e-4).all()
+        found.update()
+        found.assign()
+
+
+@given(
+    rows=few_values((-2.0, 0.0, 1.0, 1.5, 3.0), (24, 5)),
+    first=st.lists(st.integers(0, 23), min_size=1, max_size=24),
+    p=st.integers(1, 5),
+)
+@example(rows=np.ones((24, 5), np.float32), first=list(range(24)), p=2)
+@example(rows=np.zeros((24, 5), np.float32), first=[0, 0, 0], p=1)
+def test_bounds_hold_with_equal_rows_equal_centres_and_empty_clusters(rows, first, p):
+    tensor = torch.from_numpy(rows)
+    basis = torch.linalg.qr(torch.rand(5, p, generator=generator(p), dtype=torch.float64)).Q
+    bounded = Lloyd(tensor, Projection(basis, project(tensor, basis)))
+    bounded.begin(tensor[first][None])
+    for _ in range(6):
+        centres = bounded.state["centres"][0]
+        assert torch.equal(bounded.state["labels"][0], brute_force(tensor, centres))
+        bounded.update()
+        members = torch.bincount(bounded.state["labels"][0], minlength=len(first))
+        assert torch.equal(members, bounded.state["counts"][0])
+        bounded.assign()
+
+
+@settings(max_examples=40)
+@given(
+    rows=arrays.arrays(np.float32, (30, 4), elements=st.floats(-8, 8, width=16), unique=True),
+    k=st.integers(1, 30),
+    projected=st.booleans(),
+    constant=st.booleans(),
+)
+def test_from_the_same_centres_the_result_is_scikit_learn_s(rows, k, projected, constant):
+    rows[:, 0] = 1 if constant else rows[:, 0]
+    tensor = torch.from_numpy(rows)
+    theirs = KMeans(k, init=rows[:k], n_init=1, max_iter=40, tol=0).fit(rows)
+    found = begun(tensor, tensor[None, :k], projected)
+    for _ in range(theirs.n_iter_):
+        found.update()
+        found.assign()
+    assert found.inertias([0])[0] == pytest.approx(theirs.inertia_, rel=1e-4, abs=1e-4)
+
+
+def test_the_projection_never_makes_a_product_smaller(directions):
+    short = Projection.of(IMAGES).rows.double()
+    products = IMAGES.double() @ IMAGES.double().T
+    assert (short @ short.T >= products - 1e-5).all()
+    torch.testing.assert_close(short.norm(dim=1), IMAGES.double().norm(dim=1))
+
+
+def test_the_bounds_save_most_distances(monkeypatch):
+    looked_up = []
+
+    def counting(rows, which, centres, to):
+        looked_up.append(len(which))
+        return distances(rows, which, centres, to)
+
+    monkeypatch.setattr(lloyd, "distances", counting)
+    found = begun(IMAGES, IMAGES[None, :40], projected=True)
+    for _ in range(10):
+        found.update()
+        found.assign()
+    assert 0 < sum(looked_up) < 0.2 * 11 * 400 * 40
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_restarts_together_are_restarts_one_by_one(projected):
+    first = torch.stack([IMAGES[i : i + 70 : 10] for i in range(5)])  # (5, 7, 64)
+    together = begun(IMAGES, first, projected)
+    alone = [begun(IMAGES, centres[None], projected) for centres in first]
+    running = list(range(5))
+    for t in range(8):
+        shifts = together.update()
+        together.assign()
+        for place, run in enumerate(running):
+            assert alone[run].update()[0] == pytest.approx(shifts[place], rel=1e-4)
+            alone[run].assign()
+            assert torch.equal(together.state["labels"][place], alone[run].state["labels"][0])
+        if t in (2, 4):
+            running.pop(1)
+            together.keep([i for i in range(len(shifts)) if i != 1])
+    assert together.inertias([0, 1, 2]) == pytest.approx(
+        [alone[run].inertias([0])[0] for run in running]
+    )
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_sums_by_products_are_the_sums_by_addition(projected):
+    first = torch.stack([IMAGES[:9], IMAGES[9:18]])
+    found = begun(IMAGES, first, projected)
+    by_addition = {name: found.state[name].clone() for name in ("sums", "counts")}
+    found._add_all()  # what accelerators do
+    torch.testing.assert_close(found.state["sums"], by_addition["sums"], atol=1e-4, rtol=1e-5)
+    assert torch.equal(found.state["counts"], by_addition["counts"])
+
+
+@pytest.mark.parametrize("n_clusters", [2, 30, 150])
+def test_first_centres_do_not_depend_on_the_projection(n_clusters, directions):
+    plain = seed_centres(IMAGES, n_clusters, generator(3), Context())
+    quick = seed_centres(IMAGES, n_clusters, generator(3), Context(), Projection.of(IMAGES))
+    assert torch.equal(plain, quick)
+
+
+LONG = np.repeat(np.repeat(DIGITS, 2, axis=1), 2, axis=2)[:300]  # (300, 16, 16): long enough
+
+
+def test_precision_makes_no_difference():
+    for X in (DIGITS, LONG):
+        bf16 = cluster(X, context=Context(precision="bf16"), n_clusters=20)
+        assert equal(bf16, cluster(X, n_clusters=20))
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 4])
+def test_a_resumed_run_with_bounds_equals_an_undisturbed_one(kill_at):
+    params = {"n_init": 2, "max_iter": 9, "tol": 0, "n_clusters": 31}
+    states: dict[str, list[bytes]] = {}
+    expected = cluster(LONG, **params)
+    with pytest.raises(Killed):
+        cluster(LONG, context=KilledIn("iteration", kill_at, states), **params)
+    resumed = Recording(states)
+    assert equal(cluster(LONG, context=resumed, **params), expected)
+    assert resumed.steps[0] == ("iteration", kill_at, 9)
+
+
+def test_a_run_killed_while_seeding_keeps_the_first_centres_that_it_has():
+    params = {"n_init": 3, "n_clusters": 5}
+    states: dict[str, list[bytes]] = {}
+    with pytest.raises(Killed):
+        cluster(context=KilledIn("centre", 5, states, times=2), **params)
+    resumed = Recording(states)
+    assert equal(cluster(context=resumed, **params), cluster(**params))
+    assert sum(what == "centre" for what, _, _ in resumed.steps) == 2 * 4
+
+
+class KilledIn(Recording):
+    """Killed when a given step of a given loop is over (for the `times`-th time)."""
+
+    def __init__(self, what: str, done: int, states: dict[str, list[bytes]], times: int = 1):
+        super().__init__(states)
+        self.deadly, self.times = (what, done), times
+
+    def progress(self, what, done, total):
+        super().progress(what, done, total)
+        self.times -= (what, done) == self.deadly
+        if self.times == 0 and (what, done) == self.deadly:
+            raise Killed
