@@ -11,9 +11,11 @@ from sklearn import linear_model
 from sklearn.datasets import load_digits
 from sklearn.multiclass import OneVsRestClassifier
 from test_networks import Killed, Recording
+from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context
+from methods.toolkit import classifiers, logistic
 from methods.toolkit.classifiers import CNN, MLP, SmallCNN, augment, one_cycle
 from methods.toolkit.heads import HEADS
 from methods.toolkit.logistic import LogisticRegression
@@ -77,7 +79,9 @@ def test_the_gradient_is_the_objective_s(multi_class):
     one_hot = F.one_hot(torch.arange(40) % 3, 3).float()
 
     def at(v: np.ndarray) -> tuple[float, np.ndarray]:
-        return head._objective(data, data.mean(0), one_hot, v)
+        both = torch.from_numpy(v.reshape(3, 5)).float()
+        value, gradient = head._objective(data, data.mean(0), one_hot, both[:, :-1], both[:, -1])
+        return value, gradient.numpy().ravel()
 
     start = draws.normal(size=15)
     slopes = [(at(start + h)[0] - at(start - h)[0]) / 0.02 for h in 0.01 * np.eye(15)]
@@ -114,6 +118,51 @@ def test_one_versus_rest_far_from_every_class():
     probabilities = head.predict_proba(X[TEST])
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     assert len(set(probabilities.argmax(1))) == 10
+
+
+@pytest.mark.parametrize("multi_class", ["ovr", "multinomial"])
+def test_blocks_of_rows_add_up(multi_class, monkeypatch):
+    head = LogisticRegression(3, multi_class=multi_class)
+    draws = np.random.default_rng(0)
+    data, W, b = (torch.from_numpy(draws.normal(size=s)).float() for s in ((40, 4), (3, 4), 3))
+    args = (data, data.mean(0), F.one_hot(torch.arange(40) % 3, 3).float(), W, b)
+    value, gradient = head._objective(*args)
+    monkeypatch.setattr(logistic, "BLOCK", 7)
+    blocks_value, blocks_gradient = head._objective(*args)
+    assert blocks_value == pytest.approx(value, rel=1e-6)
+    torch.testing.assert_close(blocks_gradient, gradient)
+
+
+def test_whitened_variables_make_the_bound_of_the_hessian_the_identity(monkeypatch):
+    monkeypatch.setattr(logistic, "BLOCK", 150)
+    data = torch.from_numpy(rows(X[TRAIN])).float()
+    whitening = logistic.Whitening(data, data.mean(0), penalty=0.01)
+    V = np.random.default_rng(0).normal(size=(3, 65))
+    W, b = whitening.weights(V)
+    hessian = np.cov(rows(X[TRAIN]).T, bias=True) / 4 + 0.01 * np.eye(64)
+    W64 = W.double().numpy()
+    np.testing.assert_allclose(W64 @ hessian @ W64.T, V[:, :-1] @ V[:, :-1].T, rtol=1e-4)
+    np.testing.assert_allclose(b**2 / 4, V[:, -1] ** 2, rtol=1e-5)
+    # The gradient by V is the transpose of the map to the weights.
+    by_weights = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 65))).float()
+    by_V = whitening.gradient(by_weights)
+    change = (torch.cat([W, b.unsqueeze(1)], 1) * by_weights).sum()
+    assert by_V @ V.ravel() == pytest.approx(float(change), rel=1e-4)
+
+
+@pytest.mark.parametrize("multi_class", ["ovr", "multinomial"])
+def test_too_many_features_to_whiten_have_the_same_solution(multi_class, monkeypatch):
+    whitened = fitted("lr", tol=1e-5, max_iter=500, multi_class=multi_class)
+    monkeypatch.setattr(logistic, "WHITEN_AT_MOST", 63)  # the digits have 64 pixels
+    plain = fitted("lr", tol=1e-5, max_iter=500, multi_class=multi_class)
+    assert whitened.converged_ and plain.converged_ and whitened.n_iter_ != plain.n_iter_
+    theirs = plain.predict_proba(X[TEST])
+    np.testing.assert_allclose(whitened.predict_proba(X[TEST]), theirs, atol=2e-3)
+
+
+def test_hardly_any_penalty_and_pixels_that_never_change():
+    head = fitted("lr", C=1e12, max_iter=50)  # without the ridge the Hessian would be singular
+    assert (head.predict_proba(X[TEST]).argmax(1) == Y[TEST]).mean() > 0.7
 
 
 def test_the_seed_does_not_matter_to_a_unique_solution():
@@ -230,7 +279,48 @@ def test_the_mlp_steps_through_every_epoch():
     assert losses[2] < losses[0]
 
 
+def test_a_loss_that_is_not_finite_is_an_error():
+    with pytest.raises(FloatingPointError, match="the MLP's loss became nan; lower the learning"):
+        fitted("mlp", lr=1e30)
+    with pytest.raises(FloatingPointError, match="the CNN's loss became .*; lower the learning"):
+        fitted("cnn", lr=1e30)
+
+
 # The convolutional network
+
+
+def test_pooling_before_relu_is_pooling_after_it():
+    network = SmallCNN((1, 14, 12), 10, width=4, dropout=0.5)
+    for layer in network.features:
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight)  # of either sign
+    layers = list(network.features)
+    for pool in range(2, len(layers) - 1, 4):
+        assert isinstance(layers[pool], nn.MaxPool2d) and isinstance(layers[pool + 1], nn.ReLU)
+        layers[pool : pool + 2] = nn.ReLU(), layers[pool]
+    images, outer = torch.rand(6, 1, 14, 12), torch.rand(6, 16)
+    weights = list(network.features.parameters())
+    ours, plain = network.features(images), nn.Sequential(*layers)(images)
+    assert torch.equal(ours, plain)
+    for mine, theirs in zip(
+        torch.autograd.grad((ours * outer).sum(), weights),
+        torch.autograd.grad((plain * outer).sum(), weights),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_order_of_an_epoch_is_drawn_once():
+    classifiers._last_order.cache_clear()
+    fitted("cnn", X[:20], Y[:20], steps=8, batch_size=5)  # two epochs of four steps
+    assert classifiers._last_order.cache_info().misses == 2
+
+
+def test_images_are_predicted_the_same_in_batches_of_any_size(monkeypatch):
+    head = fitted("cnn")
+    expected = head.predict_proba(X[TEST])
+    monkeypatch.setattr(classifiers, "PREDICT_BATCH", 7)
+    np.testing.assert_allclose(head.predict_proba(X[TEST]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kill_at", [1, 17, 40])

@@ -1,10 +1,11 @@
-"""The losses of SimCLR and of SCAN, and what SCAN is made of besides: loop, summaries, SimCLR.
+"""The losses of SimCLR and of SCAN, the loop, SimCLR and the layers of its network.
 
-Losses are compared with plain loops over the formulas in float64.
+Losses are compared with plain loops over the formulas in float64, layers with torch's own.
 """
 
 from __future__ import annotations
 
+import copy
 import doctest
 import io
 import math
@@ -15,31 +16,34 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Arrays, Context
 from methods.toolkit import assignments, contrastive
 from methods.toolkit.assignments import (
     HISTORY,
-    ClusterNetwork,
     Training,
-    assignment_summary,
     labelled_loss,
-    majority_classes,
-    most_confident,
     pseudo_labels,
     scan_loss,
     self_labelling_loss,
     train_assignments,
 )
 from methods.toolkit.contrastive import (
+    ImageMean,
+    PixelwiseConv,
+    ResidualBlock,
+    SimCLR,
     SmallResNet,
     cosine_schedule,
     full_batches,
+    he_,
     nt_xent,
     simclr,
 )
-from methods.toolkit.resuming import load_weights, weight_arrays
+from methods.toolkit.resuming import load_weights
+from methods.toolkit.training import autocast, generator
 
 
 class Killed(Exception):
@@ -255,7 +259,7 @@ def test_self_labelling_without_a_target_is_0_and_has_no_gradient() -> None:
     assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
-# The loop that all phases share
+# The loop that all phases share (its history and summaries: test_neighbours.py)
 
 
 def test_an_epoch_without_a_step_ends_the_training() -> None:
@@ -273,58 +277,77 @@ def test_an_epoch_without_a_step_ends_the_training() -> None:
     assert np.array_equal(history, again, equal_nan=True)  # nor does it go on when resumed
 
 
-def test_the_history_tells_how_clusters_are_used() -> None:
-    module = torch.nn.Linear(1, 4)
-    logits = torch.log(torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.5, 0.2, 0.2]]))
-
-    def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return module.weight.square().sum(), logits[rows]
-
-    history = train_assignments("test", module, loss, 2, Training(1, 2, 0.1), 0, Context())
-    mean = np.array([0.4, 0.3, 0.15, 0.15])
-    expected = [2, -(mean * np.log(mean)).sum(), 0.6]
-    assert history[0, 1:].tolist() == pytest.approx(expected, abs=1e-6)
+# The layers of the residual network against torch's own
 
 
-def test_a_summary_sees_a_collapse_in_spite_of_strays() -> None:
-    p = np.full((1000, 10), 0.01, dtype=np.float32)
-    p[:, 0] = 0.91
-    p[:9] = np.eye(10)[1:]  # one stray in every other cluster
-    summary = assignment_summary(p)
-    assert summary["clusters_in_use"] == 10 and summary["collapsed"]
-    assert 1 < summary["effective_clusters"] < 1.1
-    spread = assignment_summary(np.eye(10)[np.arange(1000) % 10])
-    assert spread["effective_clusters"] == pytest.approx(10) and not spread["collapsed"]
-    assert spread["assignment_entropy"] == pytest.approx(np.log(10))
+def gradients(module: nn.Module, x: torch.Tensor, outer: torch.Tensor) -> list[torch.Tensor]:
+    """Of ``(module(x) · outer).sum()``, by `x` and by all parameters."""
+    x = x.clone().requires_grad_()
+    return list(torch.autograd.grad((module(x) * outer).sum(), [x, *module.parameters()]))
 
 
-def test_clusters_take_the_class_of_most_labelled_members() -> None:
-    clusters = np.array([0, 0, 0, 1, 2, 2, 3, 3, 4])
-    y = np.array([1, 1, 0, -1, 1, 1, 0, 1, -1])
-    # Cluster 0: class 1 by 2 to 1. 1: nothing known, so 1 mod 2. 3: a tie, so 3 mod 2. 4: 4 mod 2.
-    assert majority_classes(clusters, y, 5).tolist() == [1, 1, 1, 1, 0]
-    assert majority_classes(clusters, np.full(9, -1), 5).tolist() == [0, 1, 2, 3, 4]
-    assert majority_classes(clusters, np.array([4, 3, 2, 1, 0, 0, 0, 0, 0]), 5).tolist() == [
-        *range(5)
-    ]
+def assert_same_function(ours: nn.Module, plain: nn.Module, x: torch.Tensor) -> None:
+    """Equal outputs and gradients, up to rounding."""
+    expected = plain(x)
+    torch.testing.assert_close(ours(x), expected)
+    outer = torch.randn(expected.shape, generator=generator(0, "outer"), dtype=expected.dtype)
+    torch.testing.assert_close(gradients(ours, x, outer), gradients(plain, x, outer))
 
 
-def test_the_most_confident_images_of_each_cluster() -> None:
-    p = np.array([[0.6, 0.4, 0], [0.9, 0.1, 0], [0.3, 0.7, 0], [0.8, 0.2, 0]])
-    assert most_confident(p, 2).tolist() == [[1, 3], [2, -1], [-1, -1]]
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [(4, 4), (7, 5), (1, 6)])
+def test_a_pixelwise_convolution_is_torch_s(stride: int, side: tuple[int, int]) -> None:
+    x = torch.randn(3, 5, *side, generator=generator(0, "x"), dtype=torch.float64)
+    ours = PixelwiseConv(5, 4, stride).double()
+    plain = nn.Conv2d(5, 4, 1, stride, bias=False).double()
+    plain.load_state_dict(ours.state_dict())
+    assert_same_function(ours, plain, x)
+    assert_same_function(ours, plain, x.contiguous(memory_format=torch.channels_last))
 
 
-def test_weights_that_do_not_fit_are_refused() -> None:
-    small = weight_arrays(ClusterNetwork((8, 8), 2, 16, 3))
-    with pytest.raises(ValueError, match="do not fit a ClusterNetwork of this size"):
-        load_weights(ClusterNetwork((8, 8), 2, 16, 4), small)
+@pytest.mark.parametrize("side", [(4, 4), (7, 5), (1, 1)])
+def test_the_mean_of_an_image_is_torch_s(side: tuple[int, int]) -> None:
+    x = torch.randn(3, 5, *side, generator=generator(0, "x"), dtype=torch.float64)
+    plain = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert_same_function(ImageMean(), plain, x)
 
 
-def test_assignments_that_are_no_numbers_are_an_error() -> None:
-    network = ClusterNetwork((8, 8), 2, 16, 3)
-    torch.nn.init.constant_(network.head.weight, torch.inf)
-    with pytest.raises(FloatingPointError, match="soft assignments became nan; lower the learning"):
-        network.probabilities(torch.ones(5, 16))
+def plain_layers(network: nn.Module) -> nn.Module:
+    """A copy of `network` with torch's own layers, weights included."""
+    network = copy.deepcopy(network)
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, PixelwiseConv):
+                size = (layer.in_channels, layer.out_channels, 1, layer.stride)
+                plain = nn.Conv2d(*size, bias=False).to(layer.weight.dtype)
+                plain.load_state_dict(layer.state_dict())
+                setattr(parent, name, plain)
+            if isinstance(layer, ImageMean):
+                setattr(parent, name, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    return network
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (11, 9, 3)])
+def test_the_residual_network_is_the_plain_one(shape: tuple[int, ...]) -> None:
+    network = he_(SmallResNet(shape, 4, 6), generator(0, "weights")).double()
+    for module in network.modules():  # not the identity with which the blocks start
+        if isinstance(module, ResidualBlock):
+            nn.init.ones_(module.last_norm.weight)
+    plain = plain_layers(network)
+    kinds = [type(module) for module in plain.modules()]
+    assert PixelwiseConv not in kinds and ImageMean not in kinds
+    channels = shape[2] if len(shape) == 3 else 1
+    x = torch.rand(6, channels, *shape[:2], generator=generator(0, "x"), dtype=torch.float64)
+    assert_same_function(network, plain, x)
+
+
+def test_bf16_stays_bf16_between_the_layers() -> None:
+    network, kinds = SimCLR((12, 12), 4, 6, 5), {}
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda _, x, y, name=name: kinds.update({name: y.dtype}))
+    with autocast(Context(precision="bf16")):
+        network(torch.rand(4, 1, 12, 12))
+    assert len(kinds) > 30 and set(kinds.values()) == {torch.bfloat16}
 
 
 # SimCLR

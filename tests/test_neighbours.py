@@ -1,4 +1,4 @@
-"""The neighbours of SCAN: which they are, which labels remove, and how one is drawn."""
+"""The neighbours of SCAN, how one is drawn, and what is told of the assignments in the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import torch
 
 from methods.method import Context
 from methods.toolkit import neighbours as toolkit
+from methods.toolkit.assignments import (
+    ClusterNetwork,
+    Training,
+    assignment_summary,
+    majority_classes,
+    most_confident,
+    train_assignments,
+)
 from methods.toolkit.neighbours import NeighbourLists, neighbours
+from methods.toolkit.resuming import load_weights, weight_arrays
 
 
 def test_neighbours_are_the_most_similar_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,3 +73,60 @@ def test_neighbours_are_drawn_evenly_from_those_that_are_kept() -> None:
     drawn = lists.draw(rows, torch.Generator().manual_seed(0)).bincount(minlength=5)
     assert drawn[0] == 0 and drawn[2] == 0
     assert ((drawn[[1, 3, 4]] - 2000).abs() < 200).all()
+
+
+# Assignments: their history, summaries, errors
+
+
+def test_the_history_tells_how_clusters_are_used() -> None:
+    module = torch.nn.Linear(1, 4)
+    logits = torch.log(torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.5, 0.2, 0.2]]))
+
+    def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return module.weight.square().sum(), logits[rows]
+
+    history = train_assignments("test", module, loss, 2, Training(1, 2, 0.1), 0, Context())
+    mean = np.array([0.4, 0.3, 0.15, 0.15])
+    expected = [2, -(mean * np.log(mean)).sum(), 0.6]
+    assert history[0, 1:].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_summary_sees_a_collapse_in_spite_of_strays() -> None:
+    p = np.full((1000, 10), 0.01, dtype=np.float32)
+    p[:, 0] = 0.91
+    p[:9] = np.eye(10)[1:]  # one stray in every other cluster
+    summary = assignment_summary(p)
+    assert summary["clusters_in_use"] == 10 and summary["collapsed"]
+    assert 1 < summary["effective_clusters"] < 1.1
+    spread = assignment_summary(np.eye(10)[np.arange(1000) % 10])
+    assert spread["effective_clusters"] == pytest.approx(10) and not spread["collapsed"]
+    assert spread["assignment_entropy"] == pytest.approx(np.log(10))
+
+
+def test_clusters_take_the_class_of_most_labelled_members() -> None:
+    clusters = np.array([0, 0, 0, 1, 2, 2, 3, 3, 4])
+    y = np.array([1, 1, 0, -1, 1, 1, 0, 1, -1])
+    # Cluster 0: class 1 by 2 to 1. 1: nothing known, so 1 mod 2. 3: a tie, so 3 mod 2. 4: 4 mod 2.
+    assert majority_classes(clusters, y, 5).tolist() == [1, 1, 1, 1, 0]
+    assert majority_classes(clusters, np.full(9, -1), 5).tolist() == [0, 1, 2, 3, 4]
+    assert majority_classes(clusters, np.array([4, 3, 2, 1, 0, 0, 0, 0, 0]), 5).tolist() == [
+        *range(5)
+    ]
+
+
+def test_the_most_confident_images_of_each_cluster() -> None:
+    p = np.array([[0.6, 0.4, 0], [0.9, 0.1, 0], [0.3, 0.7, 0], [0.8, 0.2, 0]])
+    assert most_confident(p, 2).tolist() == [[1, 3], [2, -1], [-1, -1]]
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    small = weight_arrays(ClusterNetwork((8, 8), 2, 16, 3))
+    with pytest.raises(ValueError, match="do not fit a ClusterNetwork of this size"):
+        load_weights(ClusterNetwork((8, 8), 2, 16, 4), small)
+
+
+def test_assignments_that_are_no_numbers_are_an_error() -> None:
+    network = ClusterNetwork((8, 8), 2, 16, 3)
+    torch.nn.init.constant_(network.head.weight, torch.inf)
+    with pytest.raises(FloatingPointError, match="soft assignments became nan; lower the learning"):
+        network.probabilities(torch.ones(5, 16))

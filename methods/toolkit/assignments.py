@@ -280,7 +280,9 @@ def train_assignments(
     ------
     FloatingPointError : a loss is not finite.
     """
-    optimiser = torch.optim.Adam(module.parameters(), lr=training.lr, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.Adam(
+        module.parameters(), lr=training.lr, weight_decay=WEIGHT_DECAY, fused=True
+    )
     parts: dict[str, Any] = {"module": module, "optimiser": optimiser}
     checkpoint = context.checkpoint(phase)
     state = checkpoint.load() or {"history": []}

@@ -30,6 +30,7 @@ from methods.toolkit.training import (
 SMALLEST_SIDE = 8  # three halvings leave one pixel
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
+ENCODE_BATCH = 250  # its activations stay in memory that is used again, and near the cache
 WARM_UP = 0.02  # of all steps: 10 of 500 epochs, as Chen et al.
 
 
@@ -268,7 +269,12 @@ def _train(
 ) -> np.ndarray:
     """Train on two views of each of the uint8 `images` in a batch; the mean loss of each epoch."""
     optimiser = torch.optim.SGD(
-        network.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+        network.parameters(),
+        lr=lr,
+        momentum=MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        nesterov=True,
+        fused=True,
     )
     run = Resumable("simclr", context, {"network": network, "optimiser": optimiser})
     run.restore()
@@ -301,7 +307,7 @@ def encode(encoder: nn.Module, images: torch.Tensor, context: Context) -> torch.
     def features(batch: torch.Tensor) -> torch.Tensor:
         return encoder(batch.contiguous(memory_format=torch.channels_last))
 
-    return in_batches(features, images, context).cpu()
+    return in_batches(features, images, context, ENCODE_BATCH).cpu()
 
 
 def he_(module: nn.Module, generator: torch.Generator) -> nn.Module:

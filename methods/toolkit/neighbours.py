@@ -46,9 +46,11 @@ def neighbours(X: np.ndarray, *, random_state: int, context: Context, k: int) ->
     directions = F.normalize(torch.from_numpy(rows).to(context.device), dim=1)
     n_blocks = math.ceil(len(rows) / BLOCK)
     indices = torch.empty(len(rows), k, dtype=torch.int64)
+    buffer = directions.new_empty(min(BLOCK, len(rows)), len(rows))
     for number, block in enumerate(directions.split(BLOCK)):
         start = number * BLOCK
-        similarity = block @ directions.T  # (BLOCK, n)
+        # Into the same memory: 143 MB handed out anew for each block were a sixth of the time.
+        similarity = torch.mm(block, directions.T, out=buffer[: len(block)])  # (BLOCK, n)
         similarity.diagonal(start).fill_(-torch.inf)  # the instance itself
         indices[start : start + len(block)] = similarity.topk(k, dim=1).indices.cpu()
         context.progress("block", number + 1, n_blocks)

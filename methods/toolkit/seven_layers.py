@@ -28,6 +28,7 @@ from methods.toolkit.training import (
 )
 
 HELD_OUT = 0.1
+PREDICT_BATCH = 125  # measured on two cores: half the time of batches of 250 and of 1000
 SMALLEST_SIDE = 7  # three 3×3 convolutions without padding take six pixels
 
 
@@ -156,7 +157,7 @@ class NN:
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Probabilities ``(n, n_classes)`` float32 of uint8 images: sigmoids, scaled to sum 1."""
         images = image_tensor(check_images(X), self._inference.device)
-        logits = in_batches(self.network_, images, self._inference).cpu()
+        logits = in_batches(self.network_, images, self._inference, PREDICT_BATCH).cpu()
         logits[:, ~self.seen_] = -math.inf  # a class never seen has probability 0
         return nn.functional.logsigmoid(logits).softmax(1).numpy()
 
