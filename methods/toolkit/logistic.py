@@ -167,7 +167,8 @@ class Whitening:
     A Hessian of the objective, divided by n, is at most H = rows' covariance / 4 + penalty (in one
     class; Böhning 1992). With H = L Lᵀ the weights are ``W = V L⁻¹``: in V that bound is the
     identity. On 60,000 images of Fashion-MNIST, L-BFGS-B then comes within 1 % of the optimum in a
-    quarter of the iterations. With more than `WHITEN_AT_MOST` features, where H would be large, V is W.
+    quarter of the iterations. With more than `WHITEN_AT_MOST` features, where H would be large, V
+    is W.
 
     Parameters
     ----------
