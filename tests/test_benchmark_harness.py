@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,9 @@ def test_ratios_are_of_medians_and_to_the_fastest_peer(comparison: Comparison) -
     assert comparison.ratio(WHOLE, "plain", "fast peer") == 1.5
     assert comparison.ratio(WHOLE, "new", "slow peer") == 6
     assert comparison.verdict(WHOLE, "plain") is True
+    more = replace(comparison, at_least={WHOLE: 2.5})
+    assert more.verdict(WHOLE, "plain") is False
+    assert replace(more, reference="slow peer").verdict(WHOLE, "plain") is True
     assert (
         Comparison("", {"x": series(2.1)}, comparison.peers, {WHOLE: 1.5}).verdict(WHOLE, "x")
         is False

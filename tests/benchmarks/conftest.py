@@ -116,6 +116,7 @@ def versus(benchmark: Any, ledger: Ledger, scale: Scale) -> Callable[..., Compar
         rounds: int = 3,
         at_least: Mapping[str, float] | None = None,
         at_most: Mapping[str, float] | None = None,
+        reference: str = "",
     ) -> Comparison:
         race = Race({**(peers or {}), **ours})
         first, *others = ours
@@ -126,6 +127,7 @@ def versus(benchmark: Any, ledger: Ledger, scale: Scale) -> Callable[..., Compar
             {name: race.series[name] for name in peers or {}},
             at_least or {},
             at_most or {},
+            reference,
         )
         ledger.comparisons.append(found)
         return found

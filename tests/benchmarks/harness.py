@@ -100,8 +100,9 @@ class Comparison:
 
     work : what was done, with its size.
     ours, peers : the series of every contestant, by its name.
-    at_least : by part, how many times as fast as the fastest peer ours is meant to be.
+    at_least : by part, how many times as fast as the reference ours is meant to be.
     at_most : by part, the seconds that ours is meant to take at most.
+    reference : the peer that `at_least` is about; without one, the fastest on the part.
     """
 
     work: str
@@ -109,6 +110,7 @@ class Comparison:
     peers: Mapping[str, Series] = field(default_factory=dict)
     at_least: Mapping[str, float] = field(default_factory=dict)
     at_most: Mapping[str, float] = field(default_factory=dict)
+    reference: str = ""
 
     @property
     def parts(self) -> list[str]:
@@ -129,7 +131,8 @@ class Comparison:
         ranked = self.ranked_peers(part)
         verdicts = []
         if part in self.at_least and ranked:
-            verdicts.append(self.ratio(part, ours, ranked[0]) >= self.at_least[part])
+            reference = self.reference or ranked[0]
+            verdicts.append(self.ratio(part, ours, reference) >= self.at_least[part])
         if part in self.at_most:
             verdicts.append(self.ours[ours].seconds(part) <= self.at_most[part])
         return all(verdicts) if verdicts else None

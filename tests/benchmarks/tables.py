@@ -78,7 +78,7 @@ def markdown(ledger: Ledger, facts: dict[str, Any]) -> str:
 EXPLANATIONS = (
     "Times are medians over rounds in which all contestants of a row took turns; ± is half the "
     "range of the rounds. ratio: how many times as fast as the fastest peer; in brackets under "
-    "“also timed”, as the other peers.",
+    "“also timed”, as the other peers. Targets: against the fastest peer or the one that is named.",
 )
 GROWTH_EXPLANATION = (
     "In brackets: the time divided by what the first column lets expect, for growth in proportion "
@@ -198,7 +198,8 @@ def _target(comparison: Comparison, part: str, ours: str) -> str:
     """What was aimed at, and whether it was reached; empty where nothing was."""
     aims = []
     if part in comparison.at_least:
-        aims.append(f"≥ {comparison.at_least[part]:g}")
+        of = f" × {comparison.reference}" if comparison.reference else ""
+        aims.append(f"≥ {comparison.at_least[part]:g}{of}")
     if part in comparison.at_most:
         aims.append(f"≤ {in_words(comparison.at_most[part])}")
     verdict = comparison.verdict(part, ours)
