@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -233,7 +234,9 @@ def timings(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     file = str(ROOT / "tests/benchmarks/test_metrics_speed.py")
     options = ["--benchmark-only", "-o", "addopts=", "-p", "no:cacheprovider", "--tiny", *words]
     command = [sys.executable, "-m", "pytest", file, *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # pytest-xdist tells its workers' children that they are workers too, and then nothing is timed.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True)
 
 
 def test_a_session_prints_and_saves_its_tables(tmp_path: Path) -> None:
