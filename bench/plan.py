@@ -256,14 +256,15 @@ def _stage_key(trial: Trial, name: str, params: Mapping[str, Any]) -> tuple[str,
 
 
 def _print_costs(results: str) -> None:
-    """The cost table of a results folder as CSV, with a line that names the machine."""
+    """The cost table of a results folder as CSV, with a line that names the machines."""
     from pathlib import Path
 
     store = Store(Path(results))
     costs = Costs()
     costs.learn(store)
-    machine = next(record["environment"] for record in store if record["status"] == "ok")
-    print(f"# {machine['processor']}, {machine['threads']} threads, {machine['device']}")
+    measured = [record["environment"] for record in store if record["status"] == "ok"]
+    machines = {f"{m['processor']}, {m['threads']} threads, {m['device']}" for m in measured}
+    print("#", "; ".join(sorted(machines)))
     print("kind,dataset,protocol,name,params,level,seconds")
     for key, seconds in sorted(costs.seconds.items()):
         print(",".join([*key, f"{seconds:.1f}"]))

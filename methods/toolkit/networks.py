@@ -114,6 +114,10 @@ class Permute(nn.Module):
 class StridedConv(nn.Conv2d):
     """Convolution of stride 2 with an odd kernel, over images of one size.
 
+    On turned images it is Keras' layer, but for one thing: where "valid" meets an even side, the
+    row that is left over is the first and not the last. It does not happen at 28 pixels or
+    multiples of 8.
+
     Parameters
     ----------
     in_channels, out_channels, kernel_size : as in `torch.nn.Conv2d`.
@@ -179,7 +183,7 @@ class MirroredConv(nn.ConvTranspose2d):
 
     def _add_bias(self, images: torch.Tensor) -> torch.Tensor:
         # Apart from the convolution: with a bias oneDNN takes a plain loop, which was measured to
-        # be 3 to 10 times as slow in bf16.
+        # be up to 10 times as slow in bf16.
         assert self.bias is not None
         return images.add_(self.bias.to(images.dtype).view(-1, 1, 1))
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench import datasets
+from bench import datasets, machine
 from benchmarks import tables
 from benchmarks.harness import Comparison, Contestant, Growth, Ledger, Race
 
@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEDGER] = Ledger()
+    machine.commit()  # kept from now on: what is measured is the code that the session starts with
     rounds = config.getoption("rounds", None)
     if rounds is not None and rounds < 1:
         raise pytest.UsageError(f"--rounds is {rounds}; expected at least 1")
@@ -166,5 +167,7 @@ def take_turns(benchmark: Any, race: Race, others: list[str], timed: str, rounds
         race.run, args=(timed,), setup=lambda: race.run(*others), rounds=rounds, iterations=1
     )
     for name, series in race.series.items():
+        assert len(series.rounds) == rounds, f"{name} had {len(series.rounds)} rounds of {rounds}"
+        assert all(min(series.all_seconds(part)) > 0 for part in series.parts), name
         seconds = {part: series.all_seconds(part) for part in series.parts}
         benchmark.extra_info[name] = {"seconds": seconds, "figures": series.figures}
