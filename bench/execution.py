@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import bench
+from bench import forkserver
+from bench.forkserver import Forked, ForkServer
 from bench.worker import Job
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -27,7 +29,11 @@ OnEvent = Callable[[dict[str, Any]], None]
 # ignore it.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
-_running: set[subprocess.Popen[str]] = set()
+Process = subprocess.Popen[str] | Forked
+
+_running: set[Process] = set()
+_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}  # by the environment of their workers
+_servers_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -87,14 +93,14 @@ def execute(
     return Outcome("ok", written=written) if code == 0 else _death(code, kills, written, log)
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: Process) -> None:
     """Kill a worker and whatever it has started; nothing happens if it has ended."""
     if process.poll() is None:
         _kill_group(process)
         process.wait()
 
 
-def _end_what_it_started(process: subprocess.Popen[str]) -> None:
+def _end_what_it_started(process: Process) -> None:
     """Wait for a worker's end, then kill what it left behind.
 
     A forked child holds the pipe of the events open: the runner would wait for it for ever.
@@ -103,7 +109,7 @@ def _end_what_it_started(process: subprocess.Popen[str]) -> None:
     _kill_group(process)
 
 
-def _kill_group(process: subprocess.Popen[str]) -> None:
+def _kill_group(process: Process) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left, or zombies
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -114,24 +120,49 @@ def kill_all() -> None:
         kill(process)
 
 
-def _spawn(job: Job, log_file: Any) -> subprocess.Popen[str]:
+def end_servers() -> None:
+    """End what `execute` keeps between jobs; it starts anew when it is needed again."""
+    with _servers_lock:
+        while _servers:
+            _servers.popitem()[1].close()
+
+
+def _spawn(job: Job, log_file: Any) -> Process:
     """Start a worker and hand it the job; its standard input stays open as a sign of life."""
     code = str(Path(bench.__file__).parent.parent)
     path = os.pathsep.join(x for x in (code, os.environ.get("PYTHONPATH")) if x)
     threads = {name: str(job.threads) for name in THREAD_VARIABLES}
-    process = subprocess.Popen(
+    environment = KEEP_MEMORY | os.environ | threads | {"PYTHONPATH": path}
+    start = _forked if forkserver.AVAILABLE else _started
+    process = start(environment, log_file)
+    assert process.stdin is not None
+    process.stdin.write(job.dumps() + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _forked(environment: dict[str, str], log_file: Any) -> Forked:
+    """A worker as a fork of a process that has imported the libraries."""
+    key = frozenset(environment.items())
+    with _servers_lock:
+        if key in _servers and not _servers[key].running:
+            _servers.pop(key).close()
+        if key not in _servers:
+            _servers[key] = ForkServer(environment, log_file)
+        return _servers[key].fork(log_file)
+
+
+def _started(environment: dict[str, str], log_file: Any) -> subprocess.Popen[str]:
+    """A worker as a new process."""
+    return subprocess.Popen(
         [sys.executable, "-u", "-P", "-m", "bench.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log_file,
         text=True,
-        env=KEEP_MEMORY | os.environ | threads | {"PYTHONPATH": path},
+        env=environment,
         start_new_session=True,
     )
-    assert process.stdin is not None
-    process.stdin.write(job.dumps() + "\n")
-    process.stdin.flush()
-    return process
 
 
 def _log_file(path: Path) -> Any:

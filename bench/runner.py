@@ -15,7 +15,7 @@ from typing import Any
 
 from bench import machine, record
 from bench.errors import BenchError
-from bench.execution import Outcome, execute, kill_all
+from bench.execution import Outcome, end_servers, execute, kill_all
 from bench.plan import Plan, Task
 from bench.progress import Display, result_line
 from bench.stages import StageStore
@@ -118,6 +118,7 @@ class Runner:
             finally:
                 self._end_running()
                 executor.shutdown(wait=False)  # all is over; dask's has no cancel_futures
+                end_servers()
         self.summary.stopped = self._stop.is_set()
         return self.summary
 
