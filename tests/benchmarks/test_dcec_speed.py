@@ -44,6 +44,7 @@ def keras_dcec(images: tuple[np.ndarray, np.ndarray], ledger: Ledger) -> Iterato
     peer = PeerProcess(KERAS, images[0])
     n_parameters = sum(weights.numel() for weights in CAE((28, 28)).parameters()) + 10 * 10
     assert peer.call("n_parameters") == n_parameters, "the peer trains another network"
+    ledger.note(f"Keras refreshes p in batches of {peer.call('predict_batch_size')}, its best")
     yield peer
     peer.close()
 
