@@ -23,7 +23,17 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-AVAILABLE = sys.platform == "linux"
+
+def _is_available() -> bool:
+    """Whether this is Linux, new enough (5.3) to let a process wait for others by descriptors."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+AVAILABLE = _is_available()
 LIBRARIES = (
     "torch",
     "scipy.optimize",
