@@ -12,13 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bench
-from bench import forkserver
 from bench.forkserver import Forked, ForkServer
 from bench.worker import Job
 
@@ -32,8 +32,6 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": s
 Process = subprocess.Popen[str] | Forked
 
 _running: set[Process] = set()
-_servers: dict[frozenset[tuple[str, str]], ForkServer] = {}  # by the environment of their workers
-_servers_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -50,21 +48,52 @@ class Outcome:
 
 
 def execute(
-    job: Job, log: str, timeout_s: float | None, on_event: OnEvent | None = None
+    job: Job,
+    log: str,
+    timeout_s: float | None,
+    on_event: OnEvent | None = None,
+    server: ForkServer | None = None,
 ) -> Outcome:
-    """Run `job` to its end, or kill it after `timeout_s` seconds."""
+    """Run `job` to its end, or kill it after `timeout_s` seconds.
+
+    Its process is a fork of `server`; without one, and for an accelerator, it is a new process.
+    """
     kills = _oom_kills()
-    events: list[dict[str, Any]] = []
+    began = time.monotonic()
     with _log_file(Path(log)) as log_file:
-        process = _spawn(job, log_file)
+        try:
+            process = _spawn(job, log_file, server, timeout_s)
+        except TimeoutError:
+            return _expired(timeout_s)
+    left = None if timeout_s is None else max(0.0, began + timeout_s - time.monotonic())
+    events, expired = _watch(process, left, on_event)
+    code = process.wait()
+    written = tuple(event["path"] for event in events if event["event"] == "record")
+    errors = [event for event in events if event["event"] == "error"]
+    if expired:
+        return _expired(timeout_s, written)
+    if errors:
+        error = errors[0]
+        return Outcome(error["status"], error["message"], error["traceback"], written)
+    if isinstance(process, Forked) and process.abandoned:
+        message = "it was killed because the process that forks workers had ended"
+        return Outcome("crashed", message, None, written)
+    return Outcome("ok", written=written) if code == 0 else _death(code, kills, written, log)
+
+
+def _watch(
+    process: Process, limit_s: float | None, on_event: OnEvent | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """Hear a worker out, and kill it at the limit: its errors and records, and whether it was."""
+    events: list[dict[str, Any]] = []
     expired = threading.Event()
 
     def expire() -> None:
         expired.set()
         kill(process)
 
-    timer = threading.Timer(timeout_s or 0, expire)
-    if timeout_s:
+    timer = threading.Timer(limit_s or 0, expire)
+    if limit_s is not None:
         timer.start()
     _running.add(process)
     threading.Thread(target=_end_what_it_started, args=(process,), daemon=True).start()
@@ -78,19 +107,12 @@ def execute(
                 events.append(event)
             elif on_event is not None:
                 on_event(event)
-        code = process.wait()
+        process.wait()
     finally:
         timer.cancel()
         kill(process)
         _running.discard(process)
-    written = tuple(event["path"] for event in events if event["event"] == "record")
-    errors = [event for event in events if event["event"] == "error"]
-    if expired.is_set():
-        return Outcome("timeout", f"stopped after the limit of {timeout_s:g} s", None, written)
-    if errors:
-        error = errors[0]
-        return Outcome(error["status"], error["message"], error["traceback"], written)
-    return Outcome("ok", written=written) if code == 0 else _death(code, kills, written, log)
+    return events, expired.is_set()
 
 
 def kill(process: Process) -> None:
@@ -120,39 +142,24 @@ def kill_all() -> None:
         kill(process)
 
 
-def end_servers() -> None:
-    """End what `execute` keeps between jobs; it starts anew when it is needed again."""
-    with _servers_lock:
-        while _servers:
-            _servers.popitem()[1].close()
-
-
-def _spawn(job: Job, log_file: Any) -> Process:
+def _spawn(job: Job, log_file: Any, server: ForkServer | None, timeout_s: float | None) -> Process:
     """Start a worker and hand it the job; its standard input stays open as a sign of life."""
     code = str(Path(bench.__file__).parent.parent)
     path = os.pathsep.join(x for x in (code, os.environ.get("PYTHONPATH")) if x)
     threads = {name: str(job.threads) for name in THREAD_VARIABLES}
     environment = KEEP_MEMORY | os.environ | threads | {"PYTHONPATH": path}
-    start = _forked if forkserver.AVAILABLE else _started
-    process = start(environment, log_file)
+    process: Process
+    if server is None or job.device != "cpu":
+        process = _start(environment, log_file)
+    else:
+        process = server.fork(environment, log_file, timeout_s)
     assert process.stdin is not None
     process.stdin.write(job.dumps() + "\n")
     process.stdin.flush()
     return process
 
 
-def _forked(environment: dict[str, str], log_file: Any) -> Forked:
-    """A worker as a fork of a process that has imported the libraries."""
-    key = frozenset(environment.items())
-    with _servers_lock:
-        if key in _servers and not _servers[key].running:
-            _servers.pop(key).close()
-        if key not in _servers:
-            _servers[key] = ForkServer(environment, log_file)
-        return _servers[key].fork(log_file)
-
-
-def _started(environment: dict[str, str], log_file: Any) -> subprocess.Popen[str]:
+def _start(environment: dict[str, str], log_file: Any) -> subprocess.Popen[str]:
     """A worker as a new process."""
     return subprocess.Popen(
         [sys.executable, "-u", "-P", "-m", "bench.worker"],
@@ -168,6 +175,10 @@ def _started(environment: dict[str, str], log_file: Any) -> subprocess.Popen[str
 def _log_file(path: Path) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("ab")
+
+
+def _expired(timeout_s: float | None, written: tuple[str, ...] = ()) -> Outcome:
+    return Outcome("timeout", f"stopped after the limit of {timeout_s:g} s", None, written)
 
 
 def _death(code: int, kills_before: int, written: tuple[str, ...], log: str) -> Outcome:

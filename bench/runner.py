@@ -10,12 +10,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import machine, record
 from bench.errors import BenchError
-from bench.execution import Outcome, end_servers, execute, kill_all
+from bench.execution import Outcome, execute, kill_all
+from bench.forkserver import ForkServer, is_available
 from bench.plan import Plan, Task
 from bench.progress import Display, result_line
 from bench.stages import StageStore
@@ -106,6 +108,7 @@ class Runner:
         self._outcomes: dict[str, Outcome] = {}
         self._running: dict[Future[Outcome], Running] = {}
         self._stop = threading.Event()
+        self._server = ForkServer() if is_available() else None
         self._seconds_left = plan.seconds
         self._refreshed = time.monotonic()
 
@@ -118,7 +121,6 @@ class Runner:
             finally:
                 self._end_running()
                 executor.shutdown(wait=False)  # all is over; dask's has no cancel_futures
-                end_servers()
         self.summary.stopped = self._stop.is_set()
         return self.summary
 
@@ -142,7 +144,13 @@ class Runner:
             future.cancel()
         while not all(future.done() for future in self._running):
             kill_all()  # again and again: a worker may just have been starting
+            self._end_server()
             time.sleep(0.05)
+        self._end_server()
+
+    def _end_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
 
     def _next(self) -> Task | None:
         """The first task that can start; tasks whose stage failed are recorded as failed."""
@@ -162,7 +170,8 @@ class Runner:
         self.display.start(number, task.title)
         arguments = (task.job, str(self._log(task)), self.limits.timeout_s)
         if self.limits.backend == "local":
-            future = executor.submit(execute, *arguments, lambda e: self._event(number, task, e))
+            watch = partial(self._event, number, task)
+            future = executor.submit(execute, *arguments, watch, self._server)
         else:
             future = executor.submit(execute, *arguments)
         self._running[future] = Running(number, task, earlier)

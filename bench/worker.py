@@ -24,6 +24,7 @@ import numpy as np
 from bench import datasets, machine, record, splits, stages, views
 from bench.context import Emit, SuiteContext, method_digest, request_key
 from bench.errors import BenchError
+from bench.forkserver import import_libraries
 from bench.stages import ArrayStore, DigestMemo, StageKey, StageStore
 from bench.store import Record, Store
 from bench.trial import Trial, canonical_digest
@@ -335,6 +336,7 @@ def main() -> int:
     emit = _redirect_output()
     job = Job.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    import_libraries()  # at once in a fork; in a new process before any clock runs
     import torch
 
     torch.set_num_threads(job.threads)

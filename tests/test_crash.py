@@ -48,7 +48,7 @@ def kill_in(place: Place, words: str, loop: str) -> None:
     """Kill the runner, and nothing else, with -9 in the middle of `loop`; see all of it end."""
     with run_until(place, words, loop) as runner:
         # The stage has started a process of its own; in a fit it is gone with the stage's worker.
-        ours = 3 if forkserver.AVAILABLE else 2
+        ours = 3 if forkserver.is_available() else 2
         assert len(place.processes()) == (ours + 1 if loop == "stage" else ours)
         kill_9(runner)
         wait_for("the end of the workers", lambda: not place.processes(), 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,18 +10,23 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from plugins_for_tests import Place, wait_for
 
-from bench import execution, forkserver
+from bench import forkserver
 from bench.datasets import load
 from bench.execution import Outcome, execute
+from bench.forkserver import ForkServer
+from bench.store import read_record
 from bench.trial import Trial
 from bench.worker import Job
 
-pytestmark = pytest.mark.skipif(not forkserver.AVAILABLE, reason="forks are for Linux")
+pytestmark = pytest.mark.skipif(not forkserver.is_available(), reason="forks are for Linux")
+
+TEN_MINUTES = 600
 
 # Fits a network in a process that has imported the libraries, and says what that imported besides.
 IMPORTED = """
@@ -81,76 +87,138 @@ def test_forks_of_one_process_have_random_numbers_of_their_own(tmp_path: Path) -
 
 
 @pytest.fixture
+def server() -> Iterator[ForkServer]:
+    """A fork server of the test's own."""
+    own = ForkServer()
+    yield own
+    own.close()
+
+
+@pytest.fixture
 def run_one(
     tmp_path: Path, make_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Outcome]]:
-    """``run_one(plugin, method)``: carry one trial on digits out, as the runner does."""
+) -> Callable[..., Outcome]:
+    """``run_one(server, method, limit_s, **params)``: one trial on digits, as the runner does."""
     digest = load("digits").digest
     monkeypatch.setenv("BENCH_TEST_FOLDER", str(tmp_path))
+    plugin = str(Path(__file__).parent / "plugins" / "failing.py")
 
-    def run(plugin: str, method: str) -> Outcome:
+    def run(
+        server: ForkServer | None, method: str, limit_s: float | None = None, **params: Any
+    ) -> Outcome:
+        params = {"n_clusters": 10} | params
         trial = make_trial(
-            method=method, dataset="digits", dataset_digest=digest, params={"n_clusters": 10}
+            method=method, dataset="digits", dataset_digest=digest, params=params, precision="fp32"
         )
-        file = str(Path(__file__).parent / "plugins" / f"{plugin}.py")
-        job = Job((trial,), "digits", str(tmp_path), str(tmp_path / "cache"), plugins=(file,))
-        return execute(job, str(tmp_path / "log"), None)
+        job = Job((trial,), "digits", str(tmp_path), str(tmp_path / "cache"), (plugin,), fresh=True)
+        return execute(job, str(tmp_path / "log"), limit_s, None, server)
 
-    yield run
-    execution.end_servers()
+    return run
 
 
-def server() -> psutil.Process:
-    """The one fork server of this process."""
-    (found,) = execution._servers.values()
-    return psutil.Process(found._process.pid)
+@contextlib.contextmanager
+def beside(call: Callable[[], Outcome]) -> Iterator[list[Outcome]]:
+    """Make the call in a thread; on leaving it has ended, and the list holds what it returned."""
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(call()))
+    thread.start()
+    try:
+        yield outcomes
+    finally:
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def victim_of(folder: Path) -> psutil.Process:
+    """The worker of the method victim, which waits to be killed."""
+    wait_for("victim", lambda: (folder / "victim").exists())
+    return psutil.Process(int((folder / "victim").read_text()))
 
 
 def test_a_new_process_gives_what_a_fork_gives(
-    run_one: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    run_one: Callable[..., Outcome], server: ForkServer
 ) -> None:
-    for available in (True, False):
-        monkeypatch.setattr(forkserver, "AVAILABLE", available)
-        outcome = run_one("failing", "parent")
-        assert outcome.status == "ok" and len(outcome.written) == 1, outcome
-        assert run_one("failing", "aborts").message.startswith("the process was ended by SIGABRT")
-        assert run_one("failing", "leaves") == Outcome("ok")
-        assert bool(execution._servers) == available
-        execution.end_servers()
+    subsets = []
+    for one in (server, None):
+        outcome = run_one(one, "supervised-mlp", epochs=2)
+        assert outcome.status == "ok", outcome
+        (path,) = outcome.written
+        subsets.append(read_record(Path(path))["subsets"])
+        assert run_one(one, "aborts").message.startswith("the process was ended by SIGABRT")
+        assert run_one(one, "leaves") == Outcome("ok")
+    assert subsets[0] == subsets[1]
 
 
-def test_a_server_that_has_ended_is_replaced(run_one: Callable[..., Outcome]) -> None:
-    assert run_one("failing", "parent").status == "ok"
-    first = server()
+def test_a_server_that_has_ended_is_replaced(
+    run_one: Callable[..., Outcome], server: ForkServer
+) -> None:
+    assert run_one(server, "parent").status == "ok"
+    first = psutil.Process(server.pid)
     first.kill()
     wait_for("the end of the server", lambda: first.status() == psutil.STATUS_ZOMBIE, 10)
-    assert run_one("failing", "parent").status == "ok"
-    assert server().pid != first.pid
+    assert run_one(server, "parent").status == "ok"
+    assert server.pid != first.pid
 
 
 def test_when_the_server_is_killed_its_workers_end(
-    run_one: Callable[..., Outcome], tmp_path: Path
+    run_one: Callable[..., Outcome], server: ForkServer, tmp_path: Path
 ) -> None:
-    outcomes: list[Outcome] = []
-    running = threading.Thread(target=lambda: outcomes.append(run_one("failing", "victim")))
-    running.start()
-    wait_for("victim", lambda: (tmp_path / "victim").exists())
-    victim = psutil.Process(int((tmp_path / "victim").read_text()))
-    assert victim.ppid() == server().pid
-    server().kill()
-    running.join(30)
-    assert [outcome.status for outcome in outcomes] == ["crashed"]
+    with beside(lambda: run_one(server, "victim")) as outcomes:
+        victim = victim_of(tmp_path)
+        assert victim.ppid() == server.pid
+        psutil.Process(server.pid).kill()
+    message = "it was killed because the process that forks workers had ended"
+    assert outcomes == [Outcome("crashed", message)]
     wait_for("the end of the worker", lambda: not victim.is_running(), 10)
 
 
-def test_a_server_that_cannot_start_says_where_its_output_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_where_there_is_no_room_for_a_fork_the_others_go_on(
+    run_one: Callable[..., Outcome], server: ForkServer, tmp_path: Path
 ) -> None:
-    with (tmp_path / "log").open("ab") as log:
-        environment = dict(os.environ) | {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path)}
-        server = forkserver.ForkServer(environment, log)
-        with pytest.raises(OSError, match=f"has ended; its output: {tmp_path / 'log'}"):
-            server.fork(log)
-        assert not server.running
-        server.close()
+    with beside(lambda: run_one(server, "victim")) as outcomes:
+        victim = victim_of(tmp_path)
+        process = psutil.Process(server.pid)
+        limits = process.rlimit(psutil.RLIMIT_NOFILE)
+        process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, limits[1]))
+        with pytest.raises(OSError, match="the process that forks workers failed; its output: "):
+            run_one(server, "parent")
+        process.rlimit(psutil.RLIMIT_NOFILE, limits)
+        assert run_one(server, "parent").status == "ok"
+        victim.kill()
+    assert [outcome.status for outcome in outcomes] == ["crashed"]
+    assert "SIGKILL" in outcomes[0].message
+    assert process.pid == server.pid and process.num_fds() < 8, "descriptors were kept"
+
+
+def test_a_limit_and_an_end_come_through_while_the_libraries_are_imported(
+    run_one: Callable[..., Outcome],
+    server: ForkServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "torch.py").write_text(f"import time; time.sleep({TEN_MINUTES})")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"))
+    assert run_one(server, "parent", 1.0) == Outcome("timeout", "stopped after the limit of 1 s")
+
+    def attempt() -> Outcome:
+        with pytest.raises(OSError, match="the process that forks workers failed"):
+            run_one(server, "parent")
+        return Outcome("crashed")
+
+    def end() -> list[Outcome]:
+        server.close()  # again and again, as the runner does: it may just have been starting
+        return outcomes
+
+    with beside(attempt) as outcomes:
+        wait_for("the end of the attempt", end, 30)
+
+
+def test_a_server_that_cannot_start_says_where_its_output_is(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    environment = dict(os.environ) | {"PYTHONHOME": str(tmp_path)}
+    message = f"failed; its output: {tmp_path / 'log'}"
+    with (tmp_path / "log").open("ab") as log, pytest.raises(OSError, match=message):
+        server.fork(environment, log)
     assert (tmp_path / "log").read_text()

@@ -252,7 +252,7 @@ class Rig:
         return Task(Job(trials, "digits", results, cache, stage=stage), needs)
 
     def runner(self, tasks: list[Task], execute: Execute) -> Runner:
-        def carry_out(job: Job, log: str, timeout_s: float | None, on_event: Any) -> Outcome:
+        def carry_out(job: Job, log: str, *others: Any) -> Outcome:
             self.logs.append(log)
             return execute(job)
 
@@ -436,7 +436,7 @@ def test_a_worker_that_is_cut_short_while_it_speaks(
     said = '{"event": "record", "path": "here"}\n' + ending
     code = f"import os; os.write(1, {said.encode()!r}); os.kill(os.getpid(), 9)"
 
-    def spawn(job: Job, log_file: Any) -> subprocess.Popen[str]:
+    def spawn(job: Job, *others: Any) -> subprocess.Popen[str]:
         words = [sys.executable, "-S", "-c", code]
         return subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
