@@ -150,9 +150,8 @@ class ForkServer:
         try:
             return Forked(our_stdin, our_stdout, our_life, limit_s)
         except EOFError as error:
-            raise OSError(f"the process that forks workers failed; its output: {self._log}") from (
-                error
-            )
+            message = f"the process that forks workers failed; its output: {self._log}"
+            raise OSError(message) from error
 
     def close(self) -> None:
         """End the server; whoever waits for a worker of it will kill that worker."""
