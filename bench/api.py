@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from rich.console import Console
 
 from bench import datasets, machine, splits
 from bench.errors import BenchError
+from bench.execution import fork_server
+from bench.forkserver import ForkServer, is_available
 from bench.plan import RERUNS, Plan, Shared, Surroundings, make_plan
 from bench.progress import Display, duration
 from bench.runner import BACKENDS, Limits, Runner, Summary
@@ -82,13 +85,33 @@ def run(
     wish = wish or Wish(**wishes)
     console = console or Console(quiet=True)
     _check_options(wish, Path(results), jobs, timeout_s, backend, rerun)
-    problems = registry.discover(wish.plugins)
-    for problem in problems:
-        console.print(problem.message, style="red", markup=False, highlight=False)
+    limits = Limits(jobs, timeout_s, backend, scheduler)
+    forks = not dry_run and is_available() and backend == "local" and device != "cuda"
+    with _server(jobs) if forks else contextlib.nullcontext() as server:
+        problems = registry.discover(wish.plugins)
+        for problem in problems:
+            console.print(problem.message, style="red", markup=False, highlight=False)
+        template = _template(wish, Path(results), jobs, device, fresh=rerun == "all")
+        plan, around = _plan(wish, template, rerun, console)
+        summary = Summary({})
+        if not dry_run:
+            summary = _carry_out(plan, limits, around, console, server)
+    summary.broken_plugins = len(problems)
+    return summary
+
+
+def _server(jobs: int) -> contextlib.AbstractContextManager[ForkServer]:
+    """What is going to fork workers; it imports their libraries while the run is planned."""
+    return fork_server(_threads(jobs), str(datasets.cache_dir() / "logs" / "workers.log"))
+
+
+def _plan(
+    wish: Wish, template: Job, rerun: str | None, console: Console
+) -> tuple[Plan, Surroundings]:
+    """What there is to do, told to `console`, and where it is done."""
     entries = choose(wish, console)
     data = datasets.load(wish.dataset, log=lambda text: _say(console, text))
     part = splits.partition(wish.protocol, len(data.y), data.n_train)
-    template = _template(wish, Path(results), jobs, device, fresh=rerun == "all")
     around = Surroundings(
         template=template,
         n_fit=part.n_fit,
@@ -101,11 +124,7 @@ def run(
     _check_levels({trial.level for trial in trials}, wish.protocol, part.n_fit)
     plan = make_plan(trials, around, rerun)
     _say(console, describe(plan, around))
-    if dry_run:
-        return Summary({}, broken_plugins=len(problems))
-    summary = _carry_out(plan, Limits(jobs, timeout_s, backend, scheduler), around, console)
-    summary.broken_plugins = len(problems)
-    return summary
+    return plan, around
 
 
 def _say(console: Console, text: str) -> None:
@@ -127,10 +146,15 @@ def _template(wish: Wish, results: Path, jobs: int, device: str, *, fresh: bool)
         cache=str(datasets.cache_dir().resolve()),
         plugins=tuple(str(Path(plugin).resolve()) for plugin in wish.plugins),
         device=machine.resolve_device(device),
-        threads=max(1, machine.core_count() // jobs),
+        threads=_threads(jobs),
         concurrency=jobs,
         fresh=fresh,
     )
+
+
+def _threads(jobs: int) -> int:
+    """How many threads each of so many jobs at a time has."""
+    return max(1, machine.core_count() // jobs)
 
 
 def _check_levels(levels: set[str], protocol: str, n_fit: int) -> None:
@@ -167,6 +191,11 @@ def _check_options(
         raise BenchError(f"rerun is {rerun!r}; expected one of {', '.join(RERUNS)}")
     if results.exists() and not results.is_dir():
         raise BenchError(f"results is {results}, which is no folder; name another one")
+    try:
+        (datasets.cache_dir() / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"nothing can be kept in the cache folder: {error}"
+        raise BenchError(f"{message}; set BENCH_CACHE to a folder of yours") from error
 
 
 def choose(wish: Wish, console: Console) -> tuple[Entry, ...]:
@@ -257,7 +286,13 @@ def _grid(wish: Wish, entries: tuple[Entry, ...], data: datasets.Dataset) -> Gri
     )
 
 
-def _carry_out(plan: Plan, limits: Limits, around: Surroundings, console: Console) -> Summary:
+def _carry_out(
+    plan: Plan,
+    limits: Limits,
+    around: Surroundings,
+    console: Console,
+    server: ForkServer | None,
+) -> Summary:
     """Run the plan and write the leaderboard, now and then and at the end."""
     results = around.store.results
 
@@ -276,7 +311,7 @@ def _carry_out(plan: Plan, limits: Limits, around: Surroundings, console: Consol
     logs = Path(around.template.cache) / "logs"
     seconds = None if plan.unknown else plan.seconds / limits.jobs
     with Display(console, len(plan.trials), seconds) as display:
-        summary = Runner(plan, limits, around.store, logs, display, refresh_meanwhile).run()
+        summary = Runner(plan, limits, around.store, logs, display, refresh_meanwhile, server).run()
     if any(around.store):
         refresh()
     summary.not_run = len(plan.trials) - sum(summary.counts.values())

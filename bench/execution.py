@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,15 @@ def execute(
     return Outcome("ok", written=written) if code == 0 else _death(code, kills, written, log)
 
 
+@contextlib.contextmanager
+def fork_server(threads: int, log: str) -> Iterator[ForkServer]:
+    """A server of workers with so many threads each, which has begun to import their libraries."""
+    with contextlib.closing(ForkServer()) as server:
+        with _log_file(Path(log)) as log_file:
+            server.start(_environment(threads), log_file)
+        yield server
+
+
 def _watch(
     process: Process, limit_s: float | None, on_event: OnEvent | None
 ) -> tuple[list[dict[str, Any]], bool]:
@@ -144,10 +153,7 @@ def kill_all() -> None:
 
 def _spawn(job: Job, log_file: Any, server: ForkServer | None, timeout_s: float | None) -> Process:
     """Start a worker and hand it the job; its standard input stays open as a sign of life."""
-    code = str(Path(bench.__file__).parent.parent)
-    path = os.pathsep.join(x for x in (code, os.environ.get("PYTHONPATH")) if x)
-    threads = {name: str(job.threads) for name in THREAD_VARIABLES}
-    environment = KEEP_MEMORY | os.environ | threads | {"PYTHONPATH": path}
+    environment = _environment(job.threads)
     process: Process
     if server is None or job.device != "cpu":
         process = _start(environment, log_file)
@@ -157,6 +163,14 @@ def _spawn(job: Job, log_file: Any, server: ForkServer | None, timeout_s: float 
     process.stdin.write(job.dumps() + "\n")
     process.stdin.flush()
     return process
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The environment variables of a worker with so many threads."""
+    code = str(Path(bench.__file__).parent.parent)
+    path = os.pathsep.join(x for x in (code, os.environ.get("PYTHONPATH")) if x)
+    numbers = {name: str(threads) for name in THREAD_VARIABLES}
+    return KEEP_MEMORY | os.environ | numbers | {"PYTHONPATH": path}
 
 
 def _start(environment: dict[str, str], log_file: Any) -> subprocess.Popen[str]:

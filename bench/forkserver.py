@@ -112,7 +112,10 @@ class Forked:
 
 
 class ForkServer:
-    """The server's other end. It starts when it is first asked, and again should it have ended."""
+    """The server's other end. It starts when it is first asked, and again should it have ended.
+
+    `start` asks for nothing but lets it import while its owner does something else.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -124,6 +127,11 @@ class ForkServer:
     def pid(self) -> int | None:
         """The server's process id; None when there is none."""
         return None if self._process is None else self._process.pid
+
+    def start(self, environment: Mapping[str, str], log: Any) -> None:
+        """Start it without waiting for it; the arguments are those of `fork`."""
+        with self._lock:
+            self._ensure_started(environment, log)
 
     def fork(
         self, environment: Mapping[str, str], log: Any, limit_s: float | None = None

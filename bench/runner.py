@@ -17,7 +17,7 @@ from typing import Any
 from bench import machine, record
 from bench.errors import BenchError
 from bench.execution import Outcome, execute, kill_all
-from bench.forkserver import ForkServer, is_available
+from bench.forkserver import ForkServer
 from bench.plan import Plan, Task
 from bench.progress import Display, result_line
 from bench.stages import StageStore
@@ -86,6 +86,7 @@ class Runner:
     logs : folder for what the workers print.
     display : what a person sees.
     refresh : called now and then while records come in (writes the leaderboard).
+    server : forks the workers; it is closed at the end. Without one each is a new process.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Runner:
         logs: Path,
         display: Display,
         refresh: Callable[[], None],
+        server: ForkServer | None = None,
     ) -> None:
         self.plan = plan
         self.limits = limits
@@ -108,7 +110,7 @@ class Runner:
         self._outcomes: dict[str, Outcome] = {}
         self._running: dict[Future[Outcome], Running] = {}
         self._stop = threading.Event()
-        self._server = ForkServer() if is_available() else None
+        self._server = server
         self._seconds_left = plan.seconds
         self._refreshed = time.monotonic()
 

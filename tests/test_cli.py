@@ -139,6 +139,14 @@ def test_refused(refused: tuple[Place, dict[str, Ended]], words: str) -> None:
     assert not place.files(), "nothing may have been run"
 
 
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_file").touch()
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "a_file"))
+    message = "nothing can be kept in the cache folder: .* set BENCH_CACHE to a folder of yours"
+    with pytest.raises(BenchError, match=message):
+        api.run(methods=["kmeans"], dataset="digits", results=tmp_path / "results")
+
+
 def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
     with Place(tmp_path) as place:
         ended = place.run("--method near --timeout soon")

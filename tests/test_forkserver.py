@@ -16,10 +16,12 @@ import psutil
 import pytest
 from plugins_for_tests import Place, wait_for
 
-from bench import forkserver
+from bench import api, execution, forkserver
 from bench.datasets import load
+from bench.errors import BenchError
 from bench.execution import Outcome, execute
 from bench.forkserver import ForkServer
+from bench.plan import Plan
 from bench.store import read_record
 from bench.trial import Trial
 from bench.worker import Job
@@ -116,6 +118,11 @@ def run_one(
     return run
 
 
+def maps_of(process: psutil.Process) -> str:
+    """The files that a process has in its memory."""
+    return Path(f"/proc/{process.pid}/maps").read_text()
+
+
 @contextlib.contextmanager
 def beside(call: Callable[[], Outcome]) -> Iterator[list[Outcome]]:
     """Make the call in a thread; on leaving it has ended, and the list holds what it returned."""
@@ -147,6 +154,38 @@ def test_a_new_process_gives_what_a_fork_gives(
         assert run_one(one, "aborts").message.startswith("the process was ended by SIGABRT")
         assert run_one(one, "leaves") == Outcome("ok")
     assert subsets[0] == subsets[1]
+
+
+def test_the_server_imports_while_the_run_is_planned(
+    run_one: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    with execution.fork_server(1, str(tmp_path / "server")) as server:
+        first = psutil.Process(server.pid)
+        wait_for("the import of torch", lambda: "libtorch_cpu" in maps_of(first), 60)
+        assert run_one(server, "parent").status == "ok"
+        assert server.pid == first.pid
+    assert server.pid is None and not first.is_running()
+
+
+@pytest.mark.parametrize("dataset", ["nowhere.npz", "digits"], ids=["error", "nothing to do"])
+def test_a_run_without_jobs_leaves_no_server(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int | None] = []
+
+    @contextlib.contextmanager
+    def noted(threads: int, log: str) -> Iterator[ForkServer]:
+        with execution.fork_server(threads, log) as server:
+            started.append(server.pid)
+            yield server
+
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(api, "fork_server", noted)
+    monkeypatch.setattr(api, "make_plan", lambda *_: Plan([], [], [], []))
+    with contextlib.suppress(BenchError):
+        api.run(methods=["kmeans"], dataset=dataset, results=tmp_path / "results")
+    (pid,) = started
+    assert pid is not None and not psutil.pid_exists(pid)
 
 
 def test_a_server_that_has_ended_is_replaced(
