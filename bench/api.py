@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,7 @@ def run(
     ------
     BenchError, RegistryError : something asked for does not exist or does not fit together.
     """
+    start = time.monotonic()
     wish = wish or Wish(**wishes)
     console = console or Console(quiet=True)
     _check_options(wish, Path(results), jobs, timeout_s, backend, rerun)
@@ -93,10 +95,13 @@ def run(
             console.print(problem.message, style="red", markup=False, highlight=False)
         template = _template(wish, Path(results), jobs, device, fresh=rerun == "all")
         plan, around = _plan(wish, template, rerun, console)
+        if server is not None and (not plan.tasks or template.device != "cpu"):
+            server.close()
         summary = Summary({})
         if not dry_run:
             summary = _carry_out(plan, limits, around, console, server)
     summary.broken_plugins = len(problems)
+    summary.seconds = time.monotonic() - start
     return summary
 
 

@@ -115,7 +115,7 @@ def run(
     if not dry_run:
         if results.is_dir():  # not there when the run was stopped before its first record
             _print_boards(results)
-        _print_summary(summary)
+        _print_summary(summary, jobs)
     raise typer.Exit(summary.exit_status)
 
 
@@ -375,9 +375,15 @@ def _print_boards(results: Path) -> None:
     typer.echo(f"written: {results / 'leaderboard.csv'}")
 
 
-def _print_summary(summary: Any) -> None:
+def _print_summary(summary: Any, jobs: int) -> None:
+    from bench.progress import duration
+
     counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.counts.items()))
     typer.echo(f"trials of this run: {counts or 'none'}")
+    if summary.work_seconds:
+        share = summary.work_seconds / (summary.seconds * jobs)
+        took = duration(summary.seconds)
+        typer.echo(f"it took {took}, {share:.0%} of which went into fits and stages")
     if summary.stopped:
         typer.echo(
             f"stopped with {summary.not_run} trials left; what is done is kept, and the same "

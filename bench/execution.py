@@ -160,8 +160,12 @@ def _spawn(job: Job, log_file: Any, server: ForkServer | None, timeout_s: float 
     else:
         process = server.fork(environment, log_file, timeout_s)
     assert process.stdin is not None
-    process.stdin.write(job.dumps() + "\n")
-    process.stdin.flush()
+    try:
+        process.stdin.write(job.dumps() + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:  # it has died already; whoever waits for it learns how
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
     return process
 
 

@@ -22,6 +22,7 @@ from bench.errors import BenchError
 from bench.execution import Outcome, execute
 from bench.forkserver import ForkServer
 from bench.plan import Plan
+from bench.runner import Summary
 from bench.store import read_record
 from bench.trial import Trial
 from bench.worker import Job
@@ -167,11 +168,12 @@ def test_the_server_imports_while_the_run_is_planned(
     assert server.pid is None and not first.is_running()
 
 
-@pytest.mark.parametrize("dataset", ["nowhere.npz", "digits"], ids=["error", "nothing to do"])
-def test_a_run_without_jobs_leaves_no_server(
-    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("why", ["an error", "nothing to do", "an accelerator"])
+def test_a_run_that_needs_no_server_keeps_none(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int | None] = []
+    given: list[ForkServer | None] = []
 
     @contextlib.contextmanager
     def noted(threads: int, log: str) -> Iterator[ForkServer]:
@@ -181,11 +183,24 @@ def test_a_run_without_jobs_leaves_no_server(
 
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(api, "fork_server", noted)
-    monkeypatch.setattr(api, "make_plan", lambda *_: Plan([], [], [], []))
+    if why == "nothing to do":
+        monkeypatch.setattr(api, "make_plan", lambda *_: Plan([], [], [], []))
+    elif why == "an accelerator":
+        monkeypatch.setattr(api.machine, "resolve_device", lambda _: "cuda")
+
+    def carried_out(*arguments: Any) -> Summary:
+        server = arguments[-1]
+        assert server.pid is None
+        given.append(server)
+        return Summary({})
+
+    monkeypatch.setattr(api, "_carry_out", carried_out)
+    dataset = "nowhere.npz" if why == "an error" else "digits"
     with contextlib.suppress(BenchError):
         api.run(methods=["kmeans"], dataset=dataset, results=tmp_path / "results")
     (pid,) = started
     assert pid is not None and not psutil.pid_exists(pid)
+    assert len(given) == (why != "an error")
 
 
 def test_a_server_that_has_ended_is_replaced(

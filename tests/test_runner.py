@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from plugins_for_tests import DEADLINE_SECONDS, PLUGINS, Place
 from rich.console import Console
 
-from bench import datasets, execution, runner, splits
+from bench import api, datasets, execution, runner, splits
 from bench.execution import Outcome
 from bench.leaderboard import COLUMNS
 from bench.plan import Plan, Task
@@ -58,6 +59,7 @@ def check_grid(place: Place, out: str) -> None:
     assert statuses.pop("taught/0%/0") == "n/a"
     assert statuses == {"blind/0%/0": "ok", "blind/5%/0": "ok", "taught/5%/0": "ok"}
     assert "trials of this run: 1 n/a, 3 ok" in out
+    assert re.search(r"it took \d+ s, \d+% of which went into fits and stages", out)
     logs = list((place.folder / "cache" / "logs").rglob("*.log"))
     records = place.records()
     threads = records["blind/5%/0"]["environment"]["threads"]
@@ -445,3 +447,34 @@ def test_a_worker_that_is_cut_short_while_it_speaks(
     outcome = execution.execute(job, str(tmp_path / "log"), None)
     assert outcome.status == "crashed" and "SIGKILL" in outcome.message
     assert outcome.written == ("here",)
+
+
+def test_a_worker_that_dies_before_it_hears_of_its_job(
+    tmp_path: Path, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(environment: dict[str, str], log: Any) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        words = [sys.executable, "-S", "-c", "raise SystemExit(7)"]
+        process = subprocess.Popen(words, **pipes, start_new_session=True)
+        process.wait()
+        return process
+
+    monkeypatch.setattr(execution, "_start", start)
+    job = Job((make_trial(),), "digits", str(tmp_path), str(tmp_path))
+    log = str(tmp_path / "log")
+    message = f"the process ended with exit status 7; its output: {log}"
+    assert execution.execute(job, log, None) == Outcome("crashed", message)
+
+
+def test_a_run_says_how_much_of_its_time_methods_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage that two seeds compute each, and their fits; a second run finds all of it done."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    wish = {"methods": ["kmeans"], "levels": ["0%"], "dataset": "digits", "schedule": "smoke"}
+    first, second = (api.run(**wish, seeds=2, results=tmp_path / "results") for _ in range(2))
+    costs = [record["cost"] for record in Store(tmp_path / "results")]
+    assert len(costs) == 2
+    work = sum(cost["fit_seconds"] + cost["stage_seconds"] for cost in costs)
+    assert work <= first.work_seconds < first.seconds
+    assert second.work_seconds == 0 < second.seconds
