@@ -103,8 +103,8 @@ def bench_version() -> str:
 
 
 @functools.cache
-def commit() -> dict[str, Any]:
-    """The commit of the checkout that this code runs from, and whether its code was changed since.
+def commit(folders: tuple[str, ...] = ("bench", "methods")) -> dict[str, Any]:
+    """The commit of the checkout that this code runs from, and whether `folders` differ from it.
 
     Outside a checkout (an installed wheel) the commit is None.
     """
@@ -113,7 +113,7 @@ def commit() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     try:
         sha = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--", "bench", "methods")
+        changed = _git(root, "status", "--porcelain", "--", *folders)
     except (OSError, subprocess.CalledProcessError) as error:
         print(f"the commit is unknown: {error}", file=sys.stderr)
         return {"commit": None, "dirty": None}

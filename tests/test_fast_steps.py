@@ -192,8 +192,15 @@ def test_cuda_graphs_equal_plain_steps(monkeypatch, precision):
 
 
 @needs_cuda
-def test_the_joint_phase_runs_on_cuda():
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_captured_joint_phase_equals_the_plain_one(monkeypatch, precision):
+    """A tensor that a step binds anew, instead of changing it, would be stale in a replay."""
     X = digits(200)
     method = DCEC(3, pretrain_epochs=2, max_iterations=40, update_interval=10, delta=0.0, n_init=2)
-    method.set_params(batch_size=32, random_state=0).fit(X, context=Context("cuda", "bf16"))
+    method.set_params(batch_size=32, random_state=0)
+    captured = method.fit(X, context=Context("cuda", precision)).probabilities_
+    for module in (autoencoder_stage, dcec):
+        monkeypatch.setattr(module, "graphed", lambda step, context: step)
+    plain = method.fit(X, context=Context("cuda", precision)).probabilities_
     assert method.n_iter_ == 40
+    np.testing.assert_allclose(captured, plain, atol=1e-2)

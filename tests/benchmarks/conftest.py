@@ -37,7 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEDGER] = Ledger()
-    machine.commit()  # kept from now on: what is measured is the code that the session starts with
+    machine.commit(
+        tables.CODE
+    )  # kept from now on: what is measured is the code that the session starts with
     rounds = config.getoption("rounds", None)
     if rounds is not None and rounds < 1:
         raise pytest.UsageError(f"--rounds is {rounds}; expected at least 1")

@@ -17,8 +17,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import product
 from statistics import median
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,8 +29,7 @@ import tensorflow as tf
 from keras import layers
 
 BATCH_SIZE = 256
-PREDICT_BATCH_SIZES = (32, 256, 1024, 4096)  # the fastest differs from machine to machine
-N_TRIED = 20_000  # images to find it with
+BATCH_SIZES = (32, 256, 1024, 4096)  # to refresh with; the fastest differs between machines
 LEARNING_RATE = 1e-3
 UNTIMED_STEPS = 5  # tracing and compiling
 
@@ -101,10 +103,13 @@ class KerasDCEC:
         self.compiled_pretraining = compiled_step(self.autoencoder, reconstruction_loss)
         self.compiled_joint = compiled_step(self.joint, joint_loss)
         self.compiled_assigner = tf.function(self.assigner, reduce_retracing=True)
+        without_xla = keras.Model(self.joint.inputs, self.joint.outputs)
+        without_xla.compile(jit_compile=False)
+        self._predictors = {"XLA": self.joint, "no XLA": without_xla}  # Keras' default is XLA
         self._step = 0
         self.p = np.full((len(X), 10), 0.1, dtype=np.float32)
-        self._batch_size = min(PREDICT_BATCH_SIZES, key=self._seconds_to_predict)
-        self.refresh("encoder")
+        self._best = fastest(self._predict, product(BATCH_SIZES, self._predictors))
+        (self._best_alone,) = fastest(self._assign, product(BATCH_SIZES))
         for phase in ("pretraining", "joint"):
             for way in ("train_on_batch", "compiled"):
                 self.steps(phase, way, UNTIMED_STEPS)
@@ -113,9 +118,10 @@ class KerasDCEC:
         """The number of weights that the joint phase trains, centres included."""
         return self.joint.count_params()
 
-    def predict_batch_size(self) -> int:
-        """The batch size with which Keras computes both outputs fastest."""
-        return self._batch_size
+    def best_ways(self) -> str:
+        """How all images are assigned fastest."""
+        size, compiler = self._best
+        return f"both outputs in batches of {size:,} ({compiler}), q alone of {self._best_alone:,}"
 
     def steps(self, phase: str, way: str, n_steps: int) -> float:
         """The median seconds of `n_steps` steps, batch after batch in the order of the images.
@@ -138,21 +144,18 @@ class KerasDCEC:
 
         Parameters
         ----------
-        way : ``"authors"``, both outputs with Keras' default batch size of 32; ``"batched"``, both
-            with the best one; ``"encoder"``, q alone with the best one, compiled.
+        way : ``"authors"``, both outputs in Keras' own batches of 32; ``"best"``, both as it is
+            fastest; ``"encoder"``, q alone, compiled, with the batch size best for it.
         """
+        ways: dict[str, Callable[[], np.ndarray]] = {
+            "authors": partial(self._predict, 32, "XLA"),
+            "best": partial(self._predict, *self._best),
+            "encoder": partial(self._assign, self._best_alone),
+        }
+        if way not in ways:
+            raise ValueError(f"way is {way!r}; expected one of {', '.join(ways)}")
         start = time.perf_counter()
-        if way == "authors":
-            q = self._predict(self.images, 32)
-        elif way == "batched":
-            q = self._predict(self.images, self._batch_size)
-        elif way == "encoder":
-            starts = range(0, len(self.images), self._batch_size)
-            blocks = (self.images[i : i + self._batch_size] for i in starts)
-            q = np.concatenate([self.compiled_assigner(block).numpy() for block in blocks])
-        else:
-            raise ValueError(f"way is {way!r}; expected 'authors', 'batched' or 'encoder'")
-        self.p = target_distribution(q)
+        self.p = target_distribution(ways[way]())
         return time.perf_counter() - start
 
     def cycle(self, step_way: str, refresh_way: str, n_steps: int) -> dict[str, float]:
@@ -162,19 +165,17 @@ class KerasDCEC:
         step = self.steps("joint", step_way, n_steps)
         return {"step": step, "refresh": refresh, "cycle": time.perf_counter() - start}
 
-    def _predict(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        """q of `images`, computed with the reconstructions, as the authors' code does."""
-        q: np.ndarray = self.joint.predict(images, batch_size=batch_size, verbose=0)[0]
+    def _predict(self, batch_size: int, compiler: str) -> np.ndarray:
+        """q of all images, computed with the reconstructions, as the authors' code does."""
+        model = self._predictors[compiler]
+        q: np.ndarray = model.predict(self.images, batch_size=batch_size, verbose=0)[0]
         return q
 
-    def _seconds_to_predict(self, batch_size: int) -> float:
-        """The better of two times of `_predict` for some of the images, after one untimed."""
-        seconds = []
-        for _ in range(3):
-            start = time.perf_counter()
-            self._predict(self.images[:N_TRIED], batch_size)
-            seconds.append(time.perf_counter() - start)
-        return min(seconds[1:])
+    def _assign(self, batch_size: int) -> np.ndarray:
+        """q of all images alone, by one `tf.function` of our own."""
+        starts = range(0, len(self.images), batch_size)
+        blocks = (self.images[i : i + batch_size] for i in starts)
+        return np.concatenate([self.compiled_assigner(block).numpy() for block in blocks])
 
     def _trainer(self, phase: str, way: str) -> Callable[[slice], object]:
         """What does one step on the rows it is given, and waits for its end."""
@@ -197,6 +198,18 @@ class KerasDCEC:
         start = self._step % (len(self.images) // BATCH_SIZE) * BATCH_SIZE
         self._step += 1
         return slice(start, start + BATCH_SIZE)
+
+
+def fastest(function: Callable[..., object], ways: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The arguments with which a second call is fastest; the first traces and compiles."""
+
+    def seconds(way: tuple[Any, ...]) -> float:
+        function(*way)
+        start = time.perf_counter()
+        function(*way)
+        return time.perf_counter() - start
+
+    return min(ways, key=seconds)
 
 
 Loss = Callable[[keras.Model, tf.Tensor, tf.Tensor], tf.Tensor]

@@ -24,15 +24,24 @@ class Stamps(Context):
 
     stamps : for every loop, known by what it counts and by its total, the seconds on a clock at
         which each number of steps was done.
+    first : for what a loop counts, the seconds at which it was first heard of.
     """
 
     def __init__(self, precision: str = "fp32") -> None:
         super().__init__(precision=precision)
         self.stamps: dict[tuple[str, int], dict[int, float]] = {}
+        self.first: dict[str, float] = {}
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Note the time."""
-        self.stamps.setdefault((what, total), {})[done] = time.perf_counter()
+        now = time.perf_counter()
+        self.first.setdefault(what, now)
+        self.stamps.setdefault((what, total), {})[done] = now
+
+    def span(self, what: str) -> float:
+        """The seconds from the first to the last time that a loop spoke of `what`."""
+        stamps = [times for (counted, _), times in self.stamps.items() if counted == what]
+        return max(max(times.values()) for times in stamps) - self.first[what]
 
 
 class Primed(Stamps):

@@ -18,6 +18,7 @@ from bench.store import write_atomically
 from benchmarks.harness import WHOLE, Comparison, Growth, Ledger, Series
 
 SCHEMA = 1
+CODE = ("bench", "methods", "tests/benchmarks")  # what a measurement depends on
 PEER_PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "faiss-cpu")  # scikit-learn: a dependency
 COLUMNS = ("work", "ours", "time", "fastest peer", "its time", "ratio", "target", "also timed")
 Rows = list[list[str]]
@@ -113,6 +114,7 @@ def describe_session(**options: Any) -> dict[str, Any]:
 
     facts = machine.describe("cpu", "fp32", torch.get_num_threads(), 1)
     del facts["precision"]  # every row says its own
+    facts |= machine.commit(CODE)
     facts["versions"] |= _peer_versions()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -141,6 +143,7 @@ def to_json(ledger: Ledger, facts: dict[str, Any]) -> dict[str, Any]:
                 },
                 "at_least": dict(one.at_least),
                 "at_most": dict(one.at_most),
+                "reference": one.reference,
             }
             for one in ledger.comparisons
         ],
