@@ -1,16 +1,30 @@
-"""bf16 gives what fp32 gives: the committed records of both, seed by seed, on the real images."""
+"""bf16 gives what fp32 gives: the committed records of both, seed by seed, on the real images.
+
+They are of the code that `digests.method_code` names; the fast tests of bf16 are those of the code
+as it is now.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from scipy import stats
 
-from bench.store import load_results
+from bench.store import Store, load_results
 
 RECORDS = Path(__file__).parent.parent / "results" / "precision"
 MARGIN = 0.01  # what the 90 % interval of the mean difference has to stay within
 N_SEEDS = 5
+
+
+def test_both_precisions_are_of_the_same_code_and_parameters() -> None:
+    kinds: dict[tuple[str, str], set[str]] = {}
+    for record in Store(RECORDS):
+        trial = record["trial"]
+        what = json.dumps([record["digests"]["method_code"], trial["params"]], sort_keys=True)
+        kinds.setdefault((trial["method"], trial["level"]), set()).add(what)
+    assert kinds and all(len(found) == 1 for found in kinds.values()), kinds
 
 
 def test_bf16_changes_ss_dcec_by_less_than_the_margin() -> None:
