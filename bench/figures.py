@@ -97,6 +97,7 @@ def supervision(
             shift = 0.24 * (i / max(1, len(drawn) - 1) - 0.5)
             _line(axes, rows, shift, look[name], name)
         axes.set_xticks(range(len(levels)), [_tick(level) for level in levels])
+        axes.set_xlim(-0.5, len(levels) - 0.5)
         axes.set_xlabel("labelled (steps, not to scale)")
         axes.set_ylabel(f"headline on {what}")
         _frame(axes, board["headline_mean"])
