@@ -242,7 +242,7 @@ def describe(plan: Plan, around: Surroundings) -> str:
         f"on {template.device} in {around.precision}; records in {template.results}"
     ]
     for trials, why, option in (
-        (plan.stale, "have a record made by other code of the method", "--rerun stale"),
+        (plan.stale, "have a record made by an older version", "--rerun stale"),
         (plan.failed_before, "failed before", "--rerun failed"),
     ):
         left = [trial for trial in trials if trial not in plan.trials]

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from bench.fingerprint import code_digest
 from bench.machine import peak_memory_mib
 from bench.stages import DigestMemo, StageKey, StageStore
 from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
@@ -157,7 +156,7 @@ class SuiteContext(Context):
         )
         self.emit({"event": "stage", "name": key.name})
 
-        own = {"name": key.name, "key": key.digest, "params": params}
+        own = {"name": key.name, "version": key.version, "key": key.digest, "params": params}
 
         def compute() -> tuple[Arrays, dict[str, Any]]:
             began = time.perf_counter()
@@ -196,8 +195,3 @@ def request_key(
     """The key of a stage that a method says it will ask for, without computing anything."""
     seed = derive_seed(random_state, request.name)
     return StageKey.of(request.function, request.params, X_digest, seed, precision)
-
-
-def method_digest(cls: type) -> str:
-    """The digest of a method's code; a record whose digest differs is stale."""
-    return code_digest(cls)

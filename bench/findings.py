@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.plan import is_stale
 from bench.published import Data, Figure, Setting, known_data, records_of, trial_of
 from bench.record import FAILURES
-from bench.store import Record, Store
+from bench.store import Record, Store, is_stale
 from bench.trial import Trial
 from methods.registry import RegistryError
 
@@ -32,7 +31,7 @@ class Finding:
     """A published figure and what was measured of it.
 
     `values` are the scores of the seeds that ended ``ok``. `n_failed` counts the others, `n_stale`
-    the records made by other code of the method. `precision` is that of the networks' products, in
+    the records made by an older version. `precision` is that of the networks' products, in
     the records. `reason` says why there is no value.
     """
 

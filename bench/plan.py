@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
 
-from bench.context import method_digest, request_key
+from bench.context import request_key
 from bench.record import FAILURES
 from bench.splits import Level
 from bench.stages import StageStore
-from bench.store import Record, Store
+from bench.store import Record, Store, is_stale
 from bench.trial import Trial, canonical_digest
 from bench.worker import Job
 from methods import registry
@@ -99,7 +99,7 @@ def make_plan(trials: Iterable[Trial], around: Surroundings, rerun: str | None =
     """What has to be done so that every one of `trials` has a record, cheapest first.
 
     Without `rerun` that is what has no record yet; ``stale``, ``failed`` or ``all`` add those
-    that have one but whose method has changed, that failed, or every one.
+    whose record an older version made, that failed, or every one.
     """
     plan = Plan([], [], [], [])
     pending = [trial for trial in trials if _is_pending(trial, around.store, rerun, plan)]
@@ -120,17 +120,6 @@ def make_plan(trials: Iterable[Trial], around: Surroundings, rerun: str | None =
                 needs.append(key)
         plan.tasks.append(Task(task.job, tuple(needs), task.seconds))
     return plan
-
-
-def is_stale(record: Record) -> bool:
-    """Whether the method's code has changed since the record was made.
-
-    Raises
-    ------
-    RegistryError : the method is not registered here.
-    """
-    entry = registry.get(record["trial"]["method"])
-    return bool(record["digests"]["method_code"] != method_digest(entry.cls))
 
 
 def _is_pending(trial: Trial, store: Store, rerun: str | None, plan: Plan) -> bool:

@@ -55,7 +55,7 @@ def show(wanted: str, results: Path) -> str:
     for key in ("headline", "headline_is", "n_labels", "same_as", "cluster_sizes"):
         if record.get(key) is not None:
             lines.append(f"{key}: {record[key]}")
-    for key in ("cost", "environment", "digests"):
+    for key in ("cost", "environment", "versions", "digests"):
         lines.append(f"{key}: {json.dumps(record.get(key))}")
     lines.append(f"params: {json.dumps(record['trial']['params'])}")
     for subset, values in (record.get("subsets") or {}).items():

@@ -22,11 +22,10 @@ from bench.errors import BenchError
 from bench.figures import Style
 from bench.findings import Finding
 from bench.leaderboard import BOARD_KEYS, Board
-from bench.plan import is_stale
 from bench.published import Setting
 from bench.record import FAILURES
 from bench.splits import Level
-from bench.store import Record, Store, flatten_record, write_atomically
+from bench.store import Record, Store, flatten_record, is_stale, write_atomically
 from bench.trial import Trial
 from bench.views import Images, View
 from methods.registry import RegistryError
@@ -385,8 +384,8 @@ def measured(records: Iterable[Record]) -> dict[str, Any]:
     Returns
     -------
     dict with ``machines`` (in the order of ``machine_heads``), ``versions``, ``commits`` and
-    ``data``, each a list of a kind and its number of records; and ``stale``: how many records were
-    made by other code of their method.
+    ``data``, each a list of a kind and its number of records; and ``stale``: how many records an
+    older version of their method or of a stage has made.
     """
     machines: Counter[tuple[str, ...]] = Counter()
     versions: Counter[tuple[tuple[str, str], ...]] = Counter()
@@ -418,7 +417,7 @@ def measured(records: Iterable[Record]) -> dict[str, Any]:
 def _is_stale(record: Record) -> bool:
     try:
         return is_stale(record)
-    except RegistryError:  # a plugin that is not here: its code cannot be compared
+    except RegistryError:  # a plugin that is not here: its version is not known
         return False
 
 

@@ -13,20 +13,20 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.fingerprint import code_digest
+from bench.errors import BenchError
 from bench.trial import canonical_digest
-from methods.method import Arrays
+from methods.method import Arrays, stage_version
 
-# What is kept with a stage; 2 brought the history. It is part of every key, so that a stage stored
-# by an older version is computed anew, instead of being read as if it had logged nothing.
-FORMAT = 2
+# What is kept with a stage or a fit; 3 brought the versions. It is part of every key, so that what
+# an older format holds is computed anew, instead of being read as if it lacked nothing.
+FORMAT = 3
 
 
 class StageError(RuntimeError):
@@ -35,9 +35,10 @@ class StageError(RuntimeError):
 
 @dataclass(frozen=True)
 class StageKey:
-    """What a stage's result depends on: function and code, parameters, data, seed, precision."""
+    """What a stage's result depends on: its name and version, parameters, data, seed, precision."""
 
     name: str
+    version: int
     digest: str
 
     @classmethod
@@ -49,9 +50,20 @@ class StageKey:
         seed: int,
         precision: str,
     ) -> StageKey:
-        code = [function.__module__, code_digest(function)]
-        parts = [FORMAT, *code, dict(params), X_digest, seed, precision]
-        return cls(function.__name__, canonical_digest(parts)[:24])
+        """The key of a stage function for these parameters, data, seed and precision.
+
+        Raises
+        ------
+        BenchError : the function does not declare its version.
+        """
+        name, version = function.__name__, stage_version(function)
+        if version is None:
+            raise BenchError(
+                f"the stage {name} of {function.__module__} does not declare its version; decorate "
+                "the function with @stage(version=1) from methods.method"
+            )
+        parts = [FORMAT, name, version, dict(params), X_digest, seed, precision]
+        return cls(name, version, canonical_digest(parts)[:24])
 
     @property
     def text(self) -> str:
@@ -64,6 +76,14 @@ class Stage:
 
     arrays: Arrays
     facts: dict[str, Any]
+
+
+def are_current(stages: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether all these stages, each with its name and version, are of the versions of today.
+
+    One that is not declared here (a plugin's) cannot be compared and counts as current.
+    """
+    return all(stage_version(s["name"]) in (None, s["version"]) for s in stages)
 
 
 def array_digest(X: np.ndarray) -> str:
@@ -151,7 +171,7 @@ class StageStore:
         self.store = ArrayStore(root)
 
     def has(self, key: StageKey) -> bool:
-        return self.store.has(key.text)
+        return self._found(key) is not None
 
     def get(self, key: StageKey, compute: Callable[[], tuple[Arrays, dict[str, Any]]]) -> Stage:
         """The stored stage, or the arrays and facts of ``compute()`` stored under `key`.
@@ -181,8 +201,11 @@ class StageStore:
         return Stage(stored, facts)
 
     def _found(self, key: StageKey) -> Stage | None:
+        """The stored stage, unless a stage within it was of another version than today's."""
         found = self.store.read(key.text)
-        return None if found is None else Stage(*found)
+        if found is None or not are_current(found[1].get("stages", ())):
+            return None
+        return Stage(*found)
 
 
 class DigestMemo:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import BenchError
 from bench.trial import Trial
+from methods import registry
+from methods.method import stage_version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,6 +85,23 @@ class Store:
         for path in sorted(self.root.glob("*/*/*/*/*.json")):
             if not path.name.endswith(VIEWS):
                 yield read_record(path)
+
+
+def is_stale(record: Record) -> bool:
+    """Whether an older version of its method, or of a stage that it used, made the record.
+
+    A record without versions is older than any. A stage that is not declared here, of a plugin
+    say, cannot be compared.
+
+    Raises
+    ------
+    RegistryError : the method is not registered here.
+    """
+    made = record.get("versions") or {"method": 0, "stages": {}}
+    of_method = registry.get(record["trial"]["method"]).cls.version
+    return made["method"] < of_method or any(
+        version < (stage_version(name) or 0) for name, version in made["stages"].items()
+    )
 
 
 def dump_record(record: Record) -> str:

@@ -142,7 +142,7 @@ def note(finding: Finding) -> str:
     if "bf16" in finding.precision:
         parts.append("products in bf16")
     if finding.n_stale:
-        parts.append(f"{finding.n_stale} of the records made by other code of the method (stale)")
+        parts.append(f"{finding.n_stale} of the records made by an older version (stale)")
     return "; ".join(parts)
 
 

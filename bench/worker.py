@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from bench import datasets, machine, record, splits, stages, views
-from bench.context import Emit, SuiteContext, method_digest, request_key
+from bench.context import Emit, SuiteContext, request_key
 from bench.errors import BenchError
 from bench.forkserver import import_libraries
 from bench.stages import ArrayStore, DigestMemo, StageKey, StageStore
@@ -92,7 +92,6 @@ class Worker:
         self.environment = machine.describe(
             job.device, self.precision, job.threads, job.concurrency
         )
-        self.digest = method_digest(self.entry.cls)
         self.data = datasets.load(job.source, log=print)
         if self.data.digest != self.trial.dataset_digest:
             raise BenchError(
@@ -171,17 +170,21 @@ class Worker:
         return splits.check_selected(wanted, n_labels, len(self.y))
 
     def _fit_key(self, trial: Trial) -> str:
-        """What a fit depends on; a method that ignores labels does not depend on the level."""
+        """What a fit depends on; a method that ignores labels does not depend on the level.
+
+        The versions of the stages that it used are compared when a kept fit is read.
+        """
         labels = (trial.selection, trial.level) if self.entry.tags.uses_labels else None
         parts = [
             stages.FORMAT,
             trial.method,
+            self.entry.cls.version,
             dict(trial.params),
             trial.dataset_digest,
             trial.protocol,
             trial.seed,
         ]
-        return canonical_digest([*parts, self.precision, self.job.device, self.digest, labels])[:24]
+        return canonical_digest([*parts, self.precision, self.job.device, labels])[:24]
 
     def _fit(self, trial: Trial, y: np.ndarray) -> Fit:
         """The fit of this trial, computed once and kept in the cache."""
@@ -192,7 +195,7 @@ class Worker:
                 store.remove(key)
                 self._context(key).clear()
             found = store.read(key)
-            if found is not None:
+            if found is not None and stages.are_current(found[1]["cost"]["stages"]):
                 return Fit(*found)
             fit = self._compute(key, y)
             store.write(key, fit.arrays, fit.facts)
@@ -256,6 +259,7 @@ class Worker:
             **record.headline(trial.protocol, len(labelled), scores),
             **scores,
             **fit.facts,
+            versions=self._versions(fit.facts["cost"]["stages"]),
             digests=self._digests(labelled),
         )
 
@@ -276,13 +280,19 @@ class Worker:
             message,
             self.environment,
             n_labels=self._n_labels(trial),
+            versions=self._versions(()),
             digests=self._digests(None),
             **parts,
         )
 
     def _digests(self, labelled: np.ndarray | None) -> dict[str, Any]:
         split = None if labelled is None else splits.digest(labelled, len(self.y))
-        return {"dataset": self.data.digest, "split": split, "method_code": self.digest}
+        return {"dataset": self.data.digest, "split": split}
+
+    def _versions(self, used: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """The declared versions of the method and of the stages that it used."""
+        by_name = {stage["name"]: stage["version"] for stage in used}
+        return {"method": self.entry.cls.version, "stages": by_name}
 
     def _context(self, name: str) -> SuiteContext:
         return SuiteContext(

@@ -31,6 +31,7 @@ from methods.method import (
     check_labels,
     check_like_fitted,
     derive_seed,
+    stage,
 )
 from methods.registry import register
 from methods.toolkit.autoencoder import autoencoder, load_autoencoder
@@ -175,6 +176,7 @@ def _share(condition: torch.Tensor) -> float | None:
     return float(condition.double().mean()) if len(condition) else None
 
 
+@stage(version=1)
 def label_free_dcec(
     X: np.ndarray,
     *,

@@ -13,9 +13,10 @@ What the suite lends it on top (a device, shared stages, checkpoints, progress) 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
@@ -23,6 +24,9 @@ from sklearn.utils.validation import check_is_fitted
 
 UNLABELLED = -1
 Arrays = dict[str, np.ndarray]
+StageFunction = TypeVar("StageFunction", bound=Callable[..., Arrays])
+
+_stages: dict[str, Callable[..., Arrays]] = {}
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,47 @@ class Tags:
     needs_every_class: bool = False
     inductive: bool = True
     in_all: bool = True
+
+
+def stage(*, version: int) -> Callable[[StageFunction], StageFunction]:
+    """Decorator of a stage: ``function(X, *, random_state, context, **params) -> dict of arrays``.
+
+    A stage is label-free work that several trials share. Its name and version are part of the key
+    under which its arrays are kept, so the name has to be the only one of its kind.
+
+    Parameters
+    ----------
+    version : 1 at first; raised whenever the function returns something else for the same input.
+        What was computed with an older version is stale.
+
+    Raises
+    ------
+    ValueError : another function is a stage of that name already.
+    """
+
+    def declare(function: StageFunction) -> StageFunction:
+        name, known = function.__name__, _stages.get(function.__name__)
+        there = known is not None and known.__module__ in sys.modules  # no import that failed
+        if known is not None and there and _place(known) != _place(function):
+            raise ValueError(
+                f"two stages are called {name!r}: {_place(known)} and {_place(function)}; rename "
+                "one"
+            )
+        _stages[name] = function
+        function.version = version  # type: ignore[attr-defined]  # functions take attributes
+        return function
+
+    return declare
+
+
+def _place(function: Callable[..., Arrays]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def stage_version(stage: Callable[..., Arrays] | str) -> int | None:
+    """The declared version of a stage function, or of the stage of this name; None if unknown."""
+    function = _stages.get(stage) if isinstance(stage, str) else stage
+    return getattr(function, "version", None)
 
 
 @dataclass(frozen=True)
@@ -112,9 +157,10 @@ class Context:
     ) -> Arrays:
         """What the label-free stage ``function(X, *, random_state, context, **params)`` returns.
 
-        The suite computes a stage once per key and shares it among levels, methods and processes.
-        Its randomness is derived from (`random_state`, the stage's name), so that a stage read
-        from the cache and one computed afresh agree.
+        The function is declared with the decorator `stage`. The suite computes a stage once per key
+        and shares it among levels, methods and processes. Its randomness is derived from
+        (`random_state`, the stage's name), so that a stage read from the cache and one computed
+        afresh agree.
         """
         seed = derive_seed(random_state, function.__name__)
         return function(X, random_state=seed, context=self, **params)
@@ -139,11 +185,13 @@ class Method(ClusterMixin, BaseEstimator):
     copied from ``y``. With labels, cluster j is class j. A method that over-clusters maps its
     clusters to classes itself where there are labels and keeps them in ``cluster_labels_``.
 
-    `schedules` names the parameters that a shorter schedule changes; ``paper`` is the
-    constructor's defaults. ``same_as_`` is set by `fit` when a method did what another one does
-    because it had nothing better (no labels, say).
+    `version` is raised whenever `fit` gives something else for the same input: records made by an
+    older version are stale. `schedules` names the parameters that a shorter schedule changes;
+    ``paper`` is the constructor's defaults. ``same_as_`` is set by `fit` when a method did what
+    another one does because it had nothing better (no labels, say).
     """
 
+    version: ClassVar[int] = 1
     tags: ClassVar[Tags] = Tags()
     schedules: ClassVar[dict[str, dict[str, Any]]] = {}
 

@@ -33,6 +33,7 @@ from methods.method import (
     check_labels,
     check_like_fitted,
     derive_seed,
+    stage,
 )
 from methods.registry import register
 from methods.toolkit.assignments import (
@@ -398,6 +399,7 @@ class SSSCAN(SCAN):
         return X, y
 
 
+@stage(version=1)
 def label_free_scan(
     X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
 ) -> Arrays:
@@ -420,6 +422,7 @@ def label_free_scan(
     return method._train_head(X, check_labels(None, len(X), 0), random_state, context)
 
 
+@stage(version=1)
 def finetuned_scan(
     X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
 ) -> Arrays:
@@ -429,6 +432,7 @@ def finetuned_scan(
     return method._finetune(X, y, start, random_state, context)
 
 
+@stage(version=1)
 def self_labelled_scan(
     X: np.ndarray, *, random_state: int, context: Context, pretraining_seed: int, **params: Any
 ) -> Arrays:

@@ -89,13 +89,14 @@ def make_record(make_trial: Callable[..., Trial]) -> Callable[..., dict[str, Any
             },
             "history": [{"epoch": 1, "loss": 0.5}],
             "environment": {"device": "cpu"},
-            "digests": {"method_code": "abcd"},
+            "versions": {"method": 1, "stages": {}},
         }
         if headline is not None:
             return record.make(trial, "ok", **scored | (parts or {}))
         made = record.failure(
             trial, "failed", "ValueError: it broke", {"device": "cpu"}, n_labels=5
         )
+        made["versions"] = {"method": 1, "stages": {}}
         return made | (parts or {})
 
     return make

@@ -23,11 +23,13 @@ from methods.method import (
     check_labels,
     derive_seed,
     flatten,
+    stage,
 )
 
 X = np.arange(3 * 2 * 2, dtype=np.uint8).reshape(3, 2, 2)
 
 
+@stage(version=1)
 def drawing(X: np.ndarray, *, random_state: int, context: Context, size: int) -> Arrays:
     """A stage that draws numbers."""
     return {"drawn": np.random.default_rng(random_state).normal(size=size), "n": np.array(len(X))}

@@ -14,19 +14,20 @@ from hypothesis import strategies as st
 
 from bench import plan as plan_module
 from bench.api import describe
-from bench.context import method_digest, request_key
+from bench.context import request_key
 from bench.plan import OVERHEAD_SECONDS, Costs, Plan, Surroundings, is_stale, make_plan
 from bench.stages import StageStore
 from bench.store import Store
 from bench.trial import Grid, Trial
 from bench.worker import Job
 from methods import registry
-from methods.method import Arrays, Context, Method, StageRequest, Tags
+from methods.method import Arrays, Context, Method, StageRequest, Tags, stage
 
 Finish = Callable[..., dict[str, Any]]
 LEVELS = ("0%", "5%", "10%")
 
 
+@stage(version=1)
 def features(X: np.ndarray, *, random_state: int, context: Context, size: int) -> Arrays:
     """The stage that several methods share; no plan computes it."""
     raise AssertionError("a plan computes nothing")
@@ -94,8 +95,7 @@ def finish(around: Surroundings, make_record: Callable[..., dict[str, Any]]) -> 
     def write(
         trial: Trial, headline: float | None = 0.5, parts: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        digests = {"digests": {"method_code": method_digest(METHODS[trial.method])}}
-        record = make_record(headline, digests | (parts or {}), **trial.to_json())
+        record = make_record(headline, parts, **trial.to_json())
         around.store.write(record)
         return record
 
@@ -187,16 +187,16 @@ def test_what_failed_is_left_unless_asked_for(
 
 
 def test_what_is_stale_is_noticed(around: Surroundings, finish: Finish) -> None:
-    """Its method's code has changed since; it is left as it is unless asked for."""
+    """Its method has a newer version since; it is left as it is unless asked for."""
     old, new = trials("alone", levels=["5%", "10%"])
-    assert is_stale(finish(old, parts={"digests": {"method_code": "other"}}))
+    assert is_stale(finish(old, parts={"versions": {"method": 0, "stages": {}}}))
     assert not is_stale(finish(new))
     for rerun, expected in ((None, []), ("failed", []), ("stale", [old]), ("all", [old, new])):
         plan = make_plan([old, new], around, rerun)
         assert plan.trials == expected, rerun
         assert (plan.stale, plan.done) == ([old], [new])
     text = describe(make_plan([old, new], around), around)
-    assert "1 have a record made by other code of the method" in text
+    assert "1 have a record made by an older version" in text
 
 
 # --- What is shared ------------------------------------------------------------------------------
@@ -293,8 +293,8 @@ def second_seed(*names: str) -> list[Trial]:
 @pytest.fixture
 def measured(finish: Finish) -> None:
     """Records of seed 0: 13.5 s alone; 5 s sharing and 5.5 s free, after 9 s of features."""
-    for name, fit, stage in (("alone", 9.0, None), ("free", 1.0, 5.0), ("sharing", 0.5, 5.0)):
-        finish(trials(name, levels=["5%"])[0], parts=costing(fit, stage))
+    for name, fit, shared in (("alone", 9.0, None), ("free", 1.0, 5.0), ("sharing", 0.5, 5.0)):
+        finish(trials(name, levels=["5%"])[0], parts=costing(fit, shared))
     assert OVERHEAD_SECONDS == 4
 
 

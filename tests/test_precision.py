@@ -1,7 +1,6 @@
 """bf16 gives no less than fp32: the committed records of both, seed by seed, on the real images.
 
-They are of the code that `digests.method_code` names; the fast tests of bf16 are those of the code
-as it is now.
+They are of the versions that they name; the fast tests of bf16 are of the code as it is now.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ MARGIN = 0.01  # what the 90 % interval of the mean difference has to stay withi
 N_SEEDS = 5
 
 
-def test_both_precisions_are_of_the_same_code_and_parameters() -> None:
+def test_both_precisions_are_of_the_same_versions_and_parameters() -> None:
     kinds: dict[tuple[str, str], set[str]] = {}
     for record in Store(RECORDS):
         trial = record["trial"]
-        what = json.dumps([record["digests"]["method_code"], trial["params"]], sort_keys=True)
+        what = json.dumps([record["versions"], trial["params"]], sort_keys=True)
         kinds.setdefault((trial["method"], trial["level"]), set()).add(what)
     assert kinds and all(len(found) == 1 for found in kinds.values()), kinds
 

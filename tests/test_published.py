@@ -311,8 +311,8 @@ def test_records_made_by_other_code_are_said_so(
 ) -> None:
     records.add(LR_500, 0.78)
     assert verify_view.note(records.find(LR_500)) == ""
-    records.add(LR_500, 0.78, parts={"digests": {"method_code": "other"}})
-    assert "1 of the records made by other code" in verify_view.note(records.find(LR_500))
+    records.add(LR_500, 0.78, parts={"versions": {"method": 0, "stages": {}}})
+    assert "1 of the records made by an older version" in verify_view.note(records.find(LR_500))
 
 
 def test_a_record_without_the_score_is_no_silent_gap(records: Records) -> None:

@@ -191,15 +191,15 @@ def test_how_it_was_measured(results: Path) -> None:
     assert page.row("python 3.11, torch 2.9")[1] == "1"
     assert page.row("0123456789") == ["0123456789", "with changes", "1"]
     assert page.row("toy") == ["toy", "0123", "15"]
-    assert "0 of the records were made by other code" in page.text
+    assert "0 of the records were made by an older version" in page.text
 
 
 def test_stale_records_are_counted(tmp_path: Path, entries: dict[str, Entry]) -> None:
     put_stand_ins(entries)
     records = Records(tmp_path / "results")
-    records.add(LR_500, 0.7, parts=HERE | {"digests": {"method_code": "another"}})
+    records.add(LR_500, 0.7, parts=HERE | {"versions": {"method": 0, "stages": {}}})
     records.add(LR_500, 0.7, parts=HERE, selection="random")
-    assert "1 of the records were made by other code" in shown(records.results).text
+    assert "1 of the records were made by an older version" in shown(records.results).text
 
 
 def test_without_records_of_its_settings_no_figure_is_measured(results: Path) -> None:

@@ -123,15 +123,19 @@ def test_rerun_all_and_stale(tmp_path: Path) -> None:
         assert "1 trials to run, 1 done before" in everything.out
         second, before = place.stamps(), place.records()
         assert {name for name in first if first[name] != second[name]} == {"blind/5%/0"}
-        code = plugin.read_text()
-        plugin.write_text(code.replace("self.shrink * 0.1", "self.shrink * 1.9") + "\n# later\n")
-        assert plugin.read_text().count("1.9") == 1
+        code = plugin.read_text().replace("self.shrink * 0.1", "self.shrink * 1.9")
+        raised = code.replace("class Near(Method):", "class Near(Method):\n    version = 2")
+        assert "1.9" in code and raised != code
+        plugin.write_text(code)  # no version says so: nothing is stale
+        unsaid = place.run(words, plugin)
+        assert "0 trials to run, 2 done before" in unsaid.out
+        plugin.write_text(raised)
         full = ["run", *words.split(), "--dataset", "digits", "--schedule", "smoke"]
         full += ["--plugin", str(plugin)]
         plain, stale = place.commands(full, [*full, "--rerun", "stale"])
         assert (plain.status, stale.status) == (0, 0), plain.err + stale.err
         assert "0 trials to run, 1 done before" in plain.out
-        assert "1 have a record made by other code of the method" in plain.out
+        assert "1 have a record made by an older version" in plain.out
         assert "1 trials to run, 1 done before" in stale.out
         third, after = place.stamps(), place.records()
         assert {name for name in second if second[name] != third[name]} == {"near/5%/0"}

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from bench import stages
 from bench.context import SuiteContext
+from bench.errors import BenchError
 from bench.stages import (
     ArrayStore,
     DigestMemo,
@@ -28,14 +29,15 @@ from bench.stages import (
     StageStore,
     array_digest,
 )
-from methods.method import Arrays, Context
+from methods.method import Arrays, Context, stage
 
 DEADLINE_SECONDS = 60.0  # only a broken test waits so long
 X = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-KEY = StageKey("counted", "0123")
+KEY = StageKey("counted", 1, "0123")
 spawn = multiprocessing.get_context("spawn")
 
 
+@stage(version=1)
 def counted(X: np.ndarray, *, random_state: int, context: Context, folder: str) -> Arrays:
     """A stage that leaves a line for each time it is computed."""
     with (Path(folder) / "calls").open("a") as calls:
@@ -44,6 +46,7 @@ def counted(X: np.ndarray, *, random_state: int, context: Context, folder: str) 
     return {"mean": X.mean((1, 2)), "noise": noise}
 
 
+@stage(version=1)
 def slow(X: np.ndarray, *, random_state: int, context: Context, folder: str) -> Arrays:
     """The same, slow enough for another process to ask for it meanwhile."""
     arrays = counted(X, random_state=random_state, context=context, folder=folder)
@@ -51,6 +54,7 @@ def slow(X: np.ndarray, *, random_state: int, context: Context, folder: str) -> 
     return arrays
 
 
+@stage(version=1)
 def endless(X: np.ndarray, *, random_state: int, context: Context, folder: str) -> Arrays:
     """A stage that ends only if the file ``end`` is there."""
     arrays = counted(X, random_state=random_state, context=context, folder=folder)
@@ -59,6 +63,7 @@ def endless(X: np.ndarray, *, random_state: int, context: Context, folder: str) 
     return arrays
 
 
+@stage(version=1)
 def broken(X: np.ndarray, *, random_state: int, context: Context, folder: str) -> Arrays:
     """A stage that fails until the file ``mended`` is there."""
     if (Path(folder) / "mended").exists():
@@ -66,6 +71,7 @@ def broken(X: np.ndarray, *, random_state: int, context: Context, folder: str) -
     raise FloatingPointError("the loss is not finite")
 
 
+@stage(version=1)
 def outer(X: np.ndarray, *, random_state: int, context: Context, folder: str) -> Arrays:
     """A stage that asks for another one."""
     return context.stage(broken, X, random_state=random_state, folder=folder)
@@ -337,11 +343,26 @@ def test_the_key_depends_on(changes: dict[str, Any]) -> None:
     assert key().digest != key(**changes).digest
 
 
-def test_the_key_depends_on_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_depends_on_the_version_and_not_on_the_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = key()
-    monkeypatch.setattr(stages, "code_digest", lambda function: "other code")
-    assert key().digest != before.digest
-    assert key().name == before.name == "counted"
+
+    def counted(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+        return {}
+
+    counted.version = 1  # type: ignore[attr-defined]
+    assert key(function=counted) == before
+    counted.version = 2  # type: ignore[attr-defined]
+    assert key(function=counted).digest != before.digest
+
+
+def test_a_stage_without_a_version_is_refused() -> None:
+    def plain(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+        return {}
+
+    with pytest.raises(BenchError, match=r"stage plain of test_stages .*@stage\(version=1\)"):
+        key(function=plain)
 
 
 def test_the_key_depends_on_what_is_kept_with_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from methods.method import Arrays, Context, check_images
+from methods.method import Arrays, Context, check_images, stage
 from methods.toolkit.graphs import graphed
 from methods.toolkit.networks import CAE, glorot_
 from methods.toolkit.resuming import WEIGHTS, Resumable, load_weights, weight_arrays
@@ -25,6 +25,7 @@ from methods.toolkit.training import (
 )
 
 
+@stage(version=1)
 def autoencoder(
     X: np.ndarray,
     *,

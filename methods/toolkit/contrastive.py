@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from methods.method import Arrays, Context, check_images
+from methods.method import Arrays, Context, check_images, stage
 from methods.toolkit.augment import STRONG, views
 from methods.toolkit.resuming import Resumable, weight_arrays
 from methods.toolkit.training import (
@@ -205,6 +205,7 @@ class SimCLR(nn.Module):
         return self.projection(self.encoder(images))
 
 
+@stage(version=1)
 def simclr(
     X: np.ndarray,
     *,

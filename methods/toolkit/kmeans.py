@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from methods.method import Arrays, Checkpoint, Context, check_images, flatten
+from methods.method import Arrays, Checkpoint, Context, check_images, flatten, stage
 from methods.toolkit.lloyd import DIRECTIONS, Lloyd, Projection, distances, product_error
 from methods.toolkit.training import generator
 
@@ -24,6 +24,7 @@ BLOCK = 4096  # rows; their products with 2,000 centres are 33 MB
 FEW = 0.3  # distances per row that cost less one by one than all of them in one product
 
 
+@stage(version=1)
 def kmeans(
     X: np.ndarray,
     *,

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from methods.method import UNLABELLED, Arrays, Context
+from methods.method import UNLABELLED, Arrays, Context, stage
 
 BLOCK = 512  # similarities of 512 instances to 70,000 others are 143 MB in float32
 
 
+@stage(version=1)
 def neighbours(X: np.ndarray, *, random_state: int, context: Context, k: int) -> Arrays:
     """The k most similar other instances of every instance: exact, by cosine similarity.
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from methods.method import Arrays, Context, Method, StageRequest, Tags
+from methods.method import Arrays, Context, Method, StageRequest, Tags, stage
 from methods.registry import register
 
 TEN_MINUTES = 600
@@ -140,6 +140,7 @@ class WrongShape(Failing):
         return self
 
 
+@stage(version=1)
 def broken_stage(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
     """A stage that raises."""
     tell("broken_stage")
@@ -148,6 +149,7 @@ def broken_stage(X: np.ndarray, *, random_state: int, context: Context) -> Array
     return {"nothing": np.zeros(1)}
 
 
+@stage(version=1)
 def vanishing_stage(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
     """A stage that ends its process as if all were well."""
     tell("vanishing_stage")
@@ -156,6 +158,7 @@ def vanishing_stage(X: np.ndarray, *, random_state: int, context: Context) -> Ar
     return {"nothing": np.zeros(1)}
 
 
+@stage(version=1)
 def hungry_stage(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
     """A stage that runs out of memory."""
     tell("hungry_stage")

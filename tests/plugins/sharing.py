@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from methods.method import Arrays, Context, Method, StageRequest, flatten
+from methods.method import Arrays, Context, Method, StageRequest, flatten, stage
 from methods.registry import register
 
 
+@stage(version=1)
 def brightness(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
     """The mean pixel of each image."""
     with (Path(os.environ["BENCH_TEST_FOLDER"]) / "computed").open("a") as file:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from methods.method import Arrays, Context, Method, StageRequest, check_labels, flatten
+from methods.method import Arrays, Context, Method, StageRequest, check_labels, flatten, stage
 from methods.registry import register
 
 HELD_EPOCH = 8
@@ -53,6 +53,7 @@ def run_epochs(
     return state["centres"].numpy()
 
 
+@stage(version=1)
 def slow_centres(
     X: np.ndarray, *, random_state: int, context: Context, epochs: int, n_clusters: int
 ) -> Arrays:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from methods.method import Arrays, Context, Method, flatten
+from methods.method import Arrays, Context, Method, flatten, stage
 from methods.registry import register
 
 NO_DATA = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType)
@@ -85,6 +85,7 @@ def planted(n: int) -> dict[str, Any]:
     }
 
 
+@stage(version=1)
 def spy_stage(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
     """The same search inside a stage; the names found, as text."""
     found = search({"X": X, "context": context}, len(X))
