@@ -12,11 +12,11 @@ __all__ = ["load_results", "run"]
 def __getattr__(name: str) -> Any:
     """Import what is asked for only then: ``bench --help`` must not wait for torch."""
     if name == "run":
-        from bench.api import run
+        from bench.running.api import run
 
         return run
     if name == "load_results":
-        from bench.store import load_results
+        from bench.records.store import load_results
 
         return load_results
     raise AttributeError(f"module 'bench' has no attribute {name!r}")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from bench import datasets, splits
+from bench.core import splits
+from bench.data import datasets
 from methods.method import UNLABELLED, Arrays, Context, Method
 from methods.registry import Entry
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench.errors import BenchError
+from bench.core.errors import BenchError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,7 +85,7 @@ def run(
     changes = parse_changes(change or [])
     from rich.console import Console
 
-    from bench import api
+    from bench.running import api
 
     wish = api.Wish(
         methods=None if all_methods else split_commas(method or []),
@@ -159,7 +159,7 @@ def leaderboard(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
     """The table in the terminal, and leaderboard.csv."""
-    from bench import leaderboard as board
+    from bench.records import leaderboard as board
 
     table = board.leaderboard(results)
     if table.empty:
@@ -183,7 +183,7 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Figures and one self-contained HTML page."""
-    from bench.report import write_report
+    from bench.show.report import write_report
     from methods import registry
 
     for problem in registry.discover(plugin or []):
@@ -212,26 +212,28 @@ def verify(
     plugin: Plugins = None,
 ) -> None:
     """Published against measured, figure by figure; writes verify.csv."""
-    from bench import findings, published, verify_view
+    from bench.records import findings, published
+    from bench.running import missing
+    from bench.show.verify import show as show_findings
     from methods import registry
 
     limit = parse_timeout(timeout)
     for problem in registry.discover(plugin or []):
         typer.echo(problem.message, err=True)
     everything = published.figures()
-    wanted = verify_view.of_source(everything, source)
+    wanted = published.of_source(everything, source)
     console = _console()
     good = True
     if run_missing:
-        wishes = verify_view.wishes(wanted, results, seeds=seeds, plugins=plugin or [])
+        wishes = missing.wishes(wanted, results, seeds=seeds, plugins=plugin or [])
         options = {"results": results, "jobs": jobs, "timeout_s": limit, "device": device}
-        good = verify_view.run_missing(wishes, console, **options)
+        good = missing.run_missing(wishes, console, **options)
     found = findings.verify(everything, results)
-    verify_view.write_csv(found, results / "verify.csv")
+    findings.write_csv(found, results / "verify.csv")
     shown = [finding for finding in found if finding.figure in wanted]
-    verify_view.show(shown, console)
+    show_findings(shown, console)
     typer.echo(f"written: {results / 'verify.csv'}")
-    below = verify_view.count(shown)["below"] > 0
+    below = findings.count(shown)["below"] > 0
     raise typer.Exit(1 if not good or (strict and below) else 0)
 
 
@@ -241,9 +243,9 @@ def show(
     results: Results = Path("results"),
 ) -> None:
     """One record, its log and its traceback."""
-    from bench import reading
+    from bench.show import terminal
 
-    typer.echo(reading.show(trial, results))
+    typer.echo(terminal.show(trial, results))
 
 
 @app.command()
@@ -277,7 +279,7 @@ def check(
 @app.command()
 def data() -> None:
     """Fetch and verify Fashion-MNIST."""
-    from bench import datasets
+    from bench.data import datasets
 
     typer.echo(str(datasets.fetch(log=typer.echo)))
 
@@ -288,8 +290,8 @@ def merge(
     results: Results = Path("results"),
 ) -> None:
     """Adopt records from another machine, then write the leaderboard."""
-    from bench import leaderboard as board
-    from bench import store
+    from bench.records import leaderboard as board
+    from bench.records import store
 
     for folder in folders:
         counts = store.merge(results, folder)
@@ -300,9 +302,9 @@ def merge(
 @app.command()
 def doctor() -> None:
     """What this machine offers, and what is missing."""
-    from bench import reading
+    from bench.show import terminal
 
-    text, healthy = reading.doctor()
+    text, healthy = terminal.doctor()
     typer.echo(text)
     raise typer.Exit(0 if healthy else 1)
 
@@ -363,20 +365,20 @@ def _console() -> Console:
 
 
 def _print_boards(results: Path) -> None:
-    from bench import leaderboard as board
-    from bench import reading
+    from bench.records import leaderboard as board
+    from bench.show import terminal
 
     console = _console()
     table = board.leaderboard(results)
     for one in board.boards(table):
-        console.print(reading.as_table(one))
+        console.print(terminal.as_table(one))
         for note in one.notes:
             console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
     typer.echo(f"written: {results / 'leaderboard.csv'}")
 
 
 def _print_summary(summary: Any, jobs: int) -> None:
-    from bench.progress import duration
+    from bench.running.progress import duration
 
     counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.counts.items()))
     typer.echo(f"trials of this run: {counts or 'none'}")

@@ -34,19 +34,20 @@ from methods.method import (
     stage,
 )
 from methods.registry import register
-from methods.toolkit.autoencoder import autoencoder, load_autoencoder
-from methods.toolkit.graphs import Step, graphed
-from methods.toolkit.kmeans import kmeans
-from methods.toolkit.networks import CAE
-from methods.toolkit.resuming import Resumable, weight_arrays
+from methods.toolkit.fast.cuda_graphs import Step, graphed
+from methods.toolkit.nets.cae import CAE
+from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
+from methods.toolkit.stages.kmeans import kmeans
 from methods.toolkit.training import (
     Batches,
+    Resumable,
     adam,
     autocast,
     check_training,
     image_tensor,
     in_batches,
     pixels,
+    weight_arrays,
 )
 
 AT_LEAST = dict(n_clusters=1, max_iterations=0, update_interval=1, n_init=1, lam=0, delta=0)

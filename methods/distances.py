@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
-from methods.baselines import ClassifierMethod
 from methods.method import (
     UNLABELLED,
     Context,
@@ -24,7 +23,9 @@ from methods.method import (
     check_like_fitted,
 )
 from methods.registry import register
-from methods.toolkit.kmeans import as_rows, kmeans
+from methods.toolkit.heads.table import ClassifierMethod
+from methods.toolkit.rows import as_rows
+from methods.toolkit.stages.kmeans import kmeans
 
 BLOCK = 4096  # images as float32 rows: 13 MB
 

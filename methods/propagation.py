@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from methods.baselines import ClassifierMethod, PixelKMeans
+from methods.baselines import PixelKMeans
 from methods.method import (
     UNLABELLED,
     Arrays,
@@ -29,8 +29,8 @@ from methods.method import (
     derive_seed,
 )
 from methods.registry import register
-from methods.toolkit.heads import HEADS
-from methods.toolkit.kmeans import kmeans, nearest
+from methods.toolkit.heads.table import HEADS, ClassifierMethod
+from methods.toolkit.stages.kmeans import kmeans, nearest
 
 VOTES = ("majority", "nearest")
 TRAIN_ON = ("instances", "centres")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from bench import record
-from bench.trial import Trial
+from bench.core.trial import Trial
+from bench.records import scoring as record
 from methods import registry
 
 # Workers of pytest-xdist that all use all cores mostly wait for each other's threads: each keeps

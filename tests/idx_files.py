@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.datasets import cache_dir
-from bench.idx import IdxSource
+from bench.data.datasets import cache_dir
+from bench.data.fashion_mnist import IdxSource
 
 TRAIN, TEST, SHAPE = 30, 10, (4, 5)
 NAMES = (

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench import findings, published, record
-from bench.findings import Finding
-from bench.published import FASHION, Data, Figure
-from bench.store import Store
+from bench.records import findings, published
+from bench.records import scoring as record
+from bench.records.findings import Finding
+from bench.records.published import FASHION, Data, Figure
+from bench.records.store import Store
 from methods.method import Method
 from methods.registry import Entry
 

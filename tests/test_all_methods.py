@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import bench
-from bench.runner import Summary
+from bench.running.runner import Summary
 from methods import registry
 
 # The whole of ``--all`` three times: more processes than one test's usual limit allows for.

@@ -14,19 +14,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics.cluster import contingency_matrix
 from test_networks import Killed, Recording
 
-from methods.baselines import (
-    AutoencoderKMeans,
-    PixelKMeans,
-    SupervisedCNN,
-    SupervisedLR,
-    SupervisedMLP,
-)
+from methods.baselines import AutoencoderKMeans, PixelKMeans
 from methods.dcec import DCEC
 from methods.method import Context, StageRequest, derive_seed
 from methods.registry import get
-from methods.toolkit.classifiers import CNN, MLP
-from methods.toolkit.kmeans import kmeans, nearest
-from methods.toolkit.logistic import LogisticRegression
+from methods.supervised import SupervisedCNN, SupervisedLR, SupervisedMLP
+from methods.toolkit.heads.cnn import CNN
+from methods.toolkit.heads.logistic import LogisticRegression
+from methods.toolkit.heads.mlp import MLP
+from methods.toolkit.stages.kmeans import kmeans, nearest
 
 _digits = load_digits()
 X = (_digits.images * 15.9).astype(np.uint8)[:400]  # (400, 8, 8)

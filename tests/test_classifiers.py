@@ -15,10 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context
-from methods.toolkit import classifiers, logistic
-from methods.toolkit.classifiers import CNN, MLP, SmallCNN, augment, one_cycle
-from methods.toolkit.heads import HEADS
-from methods.toolkit.logistic import LogisticRegression
+from methods.toolkit.heads import cnn as classifiers
+from methods.toolkit.heads import logistic
+from methods.toolkit.heads.cnn import CNN, SmallCNN, augment, one_cycle
+from methods.toolkit.heads.logistic import LogisticRegression
+from methods.toolkit.heads.mlp import MLP
+from methods.toolkit.heads.table import HEADS
 from methods.toolkit.training import generator
 
 _digits = load_digits()

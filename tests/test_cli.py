@@ -15,12 +15,13 @@ import pytest
 from plugins_for_tests import PLAIN, PLUGINS, Ended, Place
 
 import bench
-from bench import api, reading
 from bench.cli import app, parse_changes, parse_timeout, split_commas
-from bench.errors import BenchError
-from bench.plan import Plan, Surroundings
-from bench.store import Store, read_record
-from bench.trial import Trial
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+from bench.records.store import Store, read_record
+from bench.running import api
+from bench.running.plan import Plan, Surroundings
+from bench.show import terminal as reading
 
 SIMPLE = ["--plugin", str(PLUGINS / "simple.py")]
 HEAVY = ("torch", "sklearn", "pandas", "scipy", "numpy", "matplotlib")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import bench
-from bench import datasets, splits
-from bench.store import Store
+from bench.core import splits
+from bench.data import datasets
+from bench.records.store import Store
 from methods import registry
 
 PROBLEMS = registry.discover()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench import context
-from bench.context import FileCheckpoint, SuiteContext, request_key
-from bench.stages import StageError, StageStore, array_digest
+from bench.running import context
+from bench.running.context import FileCheckpoint, SuiteContext, request_key
+from bench.running.stages import StageError, StageStore, array_digest
 from methods.method import Arrays, Context, StageRequest, derive_seed, stage
 
 X = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)

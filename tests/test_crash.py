@@ -12,7 +12,7 @@ from pathlib import Path
 
 from plugins_for_tests import DEADLINE_SECONDS, Ended, Place, kill_9, wait_for
 
-from bench import forkserver
+from bench.running import forkserver
 
 EPOCHS, HELD_EPOCH = 25, 8  # of the plugin slow: in its stage, and in each fit
 

@@ -22,9 +22,9 @@ from idx_files import (
     expected_digest,
 )
 
-from bench import datasets
-from bench.datasets import cache_dir, fetch, load
-from bench.errors import BenchError
+from bench.core.errors import BenchError
+from bench.data import datasets
+from bench.data.datasets import cache_dir, fetch, load
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def test_what_is_tried_goes_to_the_logger_by_default(
     tiny: Tiny, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny.write(tiny.source.system_folder)
-    with caplog.at_level("INFO", logger="bench.datasets"):
+    with caplog.at_level("INFO", logger="bench.data.datasets"):
         load("fashion-mnist")
     assert f"trying the system folder {tiny.source.system_folder}" in caplog.text
 
@@ -174,7 +174,7 @@ def test_a_cache_that_cannot_be_written_is_reported(
 RACE = """
 import os, pickle, sys, time
 from pathlib import Path
-from bench.datasets import fetch
+from bench.data.datasets import fetch
 source, base = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -374,7 +374,7 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_importing_the_module_is_cheap() -> None:
-    code = "import sys, bench.datasets; print(*sys.modules)"
+    code = "import sys, bench.data.datasets; print(*sys.modules)"
     root = Path(datasets.__file__).parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import datasets
-from bench.datasets import FASHION_MNIST, Dataset, cache_dir, fetch, load
+from bench.data import datasets
+from bench.data.datasets import FASHION_MNIST, Dataset, cache_dir, fetch, load
 
 pytestmark = pytest.mark.real
 

@@ -30,7 +30,8 @@ from methods.dcec import (
 )
 from methods.method import Context, StageRequest
 from methods.registry import get
-from methods.toolkit.networks import CAE, glorot_
+from methods.toolkit.nets.cae import CAE
+from methods.toolkit.nets.layers import glorot_
 from methods.toolkit.training import generator
 
 SHORT = {

@@ -20,7 +20,7 @@ from methods.distances import KMeansDistances, distances_to
 from methods.method import Context, derive_seed
 from methods.propagation import KMeansFull
 from methods.registry import get
-from methods.toolkit.kmeans import kmeans
+from methods.toolkit.stages.kmeans import kmeans
 
 _digits = load_digits()
 X = (_digits.images * 15.9).astype(np.uint8)[:400]  # (400, 8, 8)

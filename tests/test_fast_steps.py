@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from methods import dcec
 from methods.dcec import DCEC, SSDCEC
 from methods.method import Context
-from methods.toolkit import autoencoder as autoencoder_stage
-from methods.toolkit.autoencoder import autoencoder, reconstruction_loss
-from methods.toolkit.graphs import WARM_UP, GraphedStep, graphed
-from methods.toolkit.networks import CAE, MirroredConv, StridedConv, SubpixelConv, glorot_
+from methods.toolkit.fast.cuda_graphs import WARM_UP, GraphedStep, graphed
+from methods.toolkit.nets.cae import CAE
+from methods.toolkit.nets.layers import MirroredConv, StridedConv, SubpixelConv, glorot_
+from methods.toolkit.stages import autoencoder as autoencoder_stage
+from methods.toolkit.stages.autoencoder import autoencoder, reconstruction_loss
 from methods.toolkit.training import adam, generator, image_tensor, pixels
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

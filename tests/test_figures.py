@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bench import figures
-from bench.errors import BenchError
-from bench.views import Cluster, View
+from bench.core.errors import BenchError
+from bench.records.views import Cluster, View
+from bench.show import figures
 
 NAMES = [f"method-{i:02}" for i in range(17)]
 LEVELS = ["0%", "1%", "10%"]

@@ -16,16 +16,16 @@ import psutil
 import pytest
 from plugins_for_tests import Place, wait_for
 
-from bench import api, execution, forkserver
-from bench.datasets import load
-from bench.errors import BenchError
-from bench.execution import Outcome, execute
-from bench.forkserver import ForkServer
-from bench.plan import Plan
-from bench.runner import Summary
-from bench.store import read_record
-from bench.trial import Trial
-from bench.worker import Job
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+from bench.data.datasets import load
+from bench.records.store import read_record
+from bench.running import api, execution, forkserver
+from bench.running.execution import Outcome, execute
+from bench.running.forkserver import ForkServer
+from bench.running.job import Job
+from bench.running.plan import Plan
+from bench.running.runner import Summary
 
 pytestmark = pytest.mark.skipif(not forkserver.is_available(), reason="forks are for Linux")
 
@@ -37,7 +37,7 @@ import json, sys
 from bench import forkserver
 forkserver.import_libraries()
 before = set(sys.modules)
-import bench.worker, numpy as np
+import bench.running.worker, numpy as np
 from methods import registry
 registry.discover(())
 X, y = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8), np.arange(20) % 2

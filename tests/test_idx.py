@@ -26,9 +26,10 @@ from idx_files import (
     program,
 )
 
-from bench import datasets, idx
-from bench.datasets import cache_dir, fetch, load
-from bench.errors import BenchError
+from bench.core.errors import BenchError
+from bench.data import datasets
+from bench.data import fashion_mnist as idx
+from bench.data.datasets import cache_dir, fetch, load
 
 
 @pytest.fixture(autouse=True)

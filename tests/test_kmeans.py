@@ -15,9 +15,10 @@ from sklearn.datasets import load_digits
 from test_networks import Killed, Recording
 
 from methods.method import Context
-from methods.toolkit import lloyd
-from methods.toolkit.kmeans import as_rows, kmeans, nearest, seed_centres
-from methods.toolkit.lloyd import Lloyd, Projection, distances, project
+from methods.toolkit.fast import lloyd
+from methods.toolkit.fast.lloyd import Lloyd, Projection, distances, project
+from methods.toolkit.rows import as_rows
+from methods.toolkit.stages.kmeans import kmeans, nearest, seed_centres
 from methods.toolkit.training import generator
 
 DIGITS = (load_digits().images * 15.9).astype(np.uint8)[:400]  # (400, 8, 8)

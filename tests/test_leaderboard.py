@@ -14,19 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.errors import BenchError
-from bench.leaderboard import (
-    aggregate,
-    boards,
-    compare,
-    leaderboard,
-    markdown,
-    t_interval,
-    write_csv,
-)
-from bench.record import make
-from bench.store import Store, flatten_record
-from bench.trial import Trial
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+from bench.records.leaderboard import aggregate, boards, leaderboard, markdown, write_csv
+from bench.records.scoring import make
+from bench.records.statistics import compare, t_interval
+from bench.records.store import Store, flatten_record
 
 MakeRecord = Callable[..., dict[str, Any]]
 Build = Callable[..., pd.DataFrame]

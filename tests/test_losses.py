@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Arrays, Context
-from methods.toolkit import assignments, contrastive
-from methods.toolkit.assignments import (
+from methods.scan import assignments
+from methods.scan.assignments import (
     HISTORY,
     Training,
     labelled_loss,
@@ -30,20 +30,11 @@ from methods.toolkit.assignments import (
     self_labelling_loss,
     train_assignments,
 )
-from methods.toolkit.contrastive import (
-    ImageMean,
-    PixelwiseConv,
-    ResidualBlock,
-    SimCLR,
-    SmallResNet,
-    cosine_schedule,
-    full_batches,
-    he_,
-    nt_xent,
-    simclr,
-)
-from methods.toolkit.resuming import load_weights
-from methods.toolkit.training import autocast, generator
+from methods.toolkit.nets.layers import ImageMean, PixelwiseConv
+from methods.toolkit.nets.resnet import ResidualBlock, SmallResNet, he_
+from methods.toolkit.stages import simclr as contrastive
+from methods.toolkit.stages.simclr import SimCLR, cosine_schedule, full_batches, nt_xent, simclr
+from methods.toolkit.training import autocast, generator, load_weights
 
 
 class Killed(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import machine
+from bench.core import machine
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -13,8 +13,8 @@ import sklearn.metrics.cluster
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from bench import metrics
-from bench.errors import BenchError
+from bench.core import metrics
+from bench.core.errors import BenchError
 
 unhurried = settings(deadline=None)  # a slow machine is no failure
 CLUSTERING_METRICS = [metrics.acc, metrics.nmi, metrics.ari, metrics.purity]

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from methods.method import Context
-from methods.toolkit import neighbours as toolkit
-from methods.toolkit.assignments import (
+from methods.scan.assignments import (
     ClusterNetwork,
     Training,
     assignment_summary,
@@ -16,8 +15,9 @@ from methods.toolkit.assignments import (
     most_confident,
     train_assignments,
 )
-from methods.toolkit.neighbours import NeighbourLists, neighbours
-from methods.toolkit.resuming import load_weights, weight_arrays
+from methods.toolkit.stages import neighbours as toolkit
+from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
+from methods.toolkit.training import load_weights, weight_arrays
 
 
 def test_neighbours_are_the_most_similar_others(monkeypatch: pytest.MonkeyPatch) -> None:

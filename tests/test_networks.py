@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from methods.method import Context
-from methods.toolkit.autoencoder import autoencoder, load_autoencoder
-from methods.toolkit.networks import CAE, MirroredConv, StridedConv, SubpixelConv, Turn, glorot_
-from methods.toolkit.resuming import weight_arrays
-from methods.toolkit.training import Batches, adam, generator, image_tensor, pixels
+from methods.toolkit.nets.cae import CAE
+from methods.toolkit.nets.layers import MirroredConv, StridedConv, SubpixelConv, Turn, glorot_
+from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
+from methods.toolkit.training import Batches, adam, generator, image_tensor, pixels, weight_arrays
 
 
 class Killed(Exception):

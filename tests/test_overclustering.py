@@ -13,13 +13,15 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from bench import datasets, splits
-from bench.leaderboard import Board, aggregate, boards, leaderboard, markdown, write_csv
-from bench.metrics import contingency_matrix
-from bench.stages import ArrayStore
-from bench.store import Record, Store, flatten_record
-from bench.trial import Grid
-from bench.worker import Job, Worker
+from bench.core import splits
+from bench.core.metrics import contingency_matrix
+from bench.core.trial import Grid
+from bench.data import datasets
+from bench.records.leaderboard import Board, aggregate, boards, leaderboard, markdown, write_csv
+from bench.records.store import Record, Store, flatten_record
+from bench.running.job import Job
+from bench.running.stages import ArrayStore
+from bench.running.worker import Worker
 from methods import registry
 
 LEVELS = ("0%", "20%")

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import plan as plan_module
-from bench.api import describe
-from bench.context import request_key
-from bench.plan import OVERHEAD_SECONDS, Costs, Plan, Surroundings, is_stale, make_plan
-from bench.stages import StageStore
-from bench.store import Store
-from bench.trial import Grid, Trial
-from bench.worker import Job
+from bench.core.trial import Grid, Trial
+from bench.records.store import Store
+from bench.running import plan as plan_module
+from bench.running.api import describe
+from bench.running.context import request_key
+from bench.running.costs import OVERHEAD_SECONDS, Costs
+from bench.running.job import Job
+from bench.running.plan import Plan, Surroundings, is_stale, make_plan
+from bench.running.stages import StageStore
 from methods import registry
 from methods.method import Arrays, Context, Method, StageRequest, Tags, stage
 
@@ -375,7 +376,7 @@ def test_the_shipped_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What `python -m bench.plan RESULTS` prints is what it reads; own records come before it."""
+    """What `python -m bench.running.costs RESULTS` prints, it reads; own records come first."""
     monkeypatch.setattr(plan_module.resources, "files", lambda package: tmp_path)
     (trial,) = trials("sharing", levels=["5%"])
     job = replace(around.template, trials=(trial,))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from bench.store import Store, load_results
+from bench.records.store import Store, load_results
 
 RECORDS = Path(__file__).parent.parent / "results" / "precision"
 MARGIN = 0.01  # what the 90 % interval of the mean difference has to stay within

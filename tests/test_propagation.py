@@ -21,7 +21,7 @@ from methods.propagation import (
     within_percentile,
 )
 from methods.registry import get
-from methods.toolkit.heads import HEADS
+from methods.toolkit.heads.table import HEADS
 
 _digits = load_digits()
 X = (_digits.images * 15.9).astype(np.uint8)[:600]  # (600, 8, 8)

@@ -21,12 +21,12 @@ from published_records import (
     put_stand_ins,
 )
 
-from bench import findings, published, verify_view
-from bench.errors import BenchError
-from bench.findings import NEEDS_DATA, Finding
-from bench.published import CIFAR_10, FASHION, Data, Figure, Setting
-from bench.splits import Level
-from bench.store import Store
+from bench.core.errors import BenchError
+from bench.core.splits import Level
+from bench.records import findings, published
+from bench.records.findings import NEEDS_DATA, Finding
+from bench.records.published import CIFAR_10, FASHION, Data, Figure, Setting
+from bench.records.store import Store
 from methods.method import Method
 from methods.registry import Entry
 
@@ -212,19 +212,19 @@ def test_networks_that_died_and_runs_that_failed_are_counted() -> None:
     found = finding(0.79, 0.1, 0.79, 0.8, n_failed=1)
     assert (found.mean, found.std) == (pytest.approx(0.795), pytest.approx(0.01 / 2**0.5))
     assert (found.n_died, found.failure_rate, found.verdict) == (1, 0.5, "reproduced")
-    assert verify_view.note(found) == (
+    assert findings.note(found) == (
         "1 of 4 runs failed and are not in the mean; "
         "1 of 3 seeds died (below 0.15), not in the mean"
     )
     assert finding(0.79, 0.15).n_died == 0
     assert (finding(0.79, 0.1).mean, finding(0.79, 0.1).verdict) == (0.1, "below")
-    assert verify_view.note(finding(0.79, 0.1)) == "1 of 1 seeds died (below 0.15)"
+    assert findings.note(finding(0.79, 0.1)) == "1 of 1 seeds died (below 0.15)"
 
 
 def test_a_published_run_that_died_is_compared_with_those_that_died() -> None:
     found = finding(0.1, 0.1, 0.79, 0.1)
     assert (found.mean, found.std, found.verdict) == (0.1, 0.0, "reproduced")
-    assert verify_view.note(found) == (
+    assert findings.note(found) == (
         "2 of 3 seeds died (below 0.15), as the published run did; mean of the others 0.7900"
     )
     assert finding(0.1, 0.79, 0.81).verdict == "above"
@@ -310,9 +310,9 @@ def test_records_made_by_other_code_are_said_so(
     records: Records, entries: dict[str, Entry]
 ) -> None:
     records.add(LR_500, 0.78)
-    assert verify_view.note(records.find(LR_500)) == ""
+    assert findings.note(records.find(LR_500)) == ""
     records.add(LR_500, 0.78, parts={"versions": {"method": 0, "stages": {}}})
-    assert "1 of the records made by an older version" in verify_view.note(records.find(LR_500))
+    assert "1 of the records made by an older version" in findings.note(records.find(LR_500))
 
 
 def test_a_record_without_the_score_is_no_silent_gap(records: Records) -> None:

@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import metrics, record
-from bench.errors import BenchError
-from bench.record import (
+from bench.core import metrics
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+from bench.records import scoring as record
+from bench.records.scoring import (
     FAILURES,
     SCHEMA,
     STATUSES,
@@ -22,7 +24,6 @@ from bench.record import (
     headline_name,
     score,
 )
-from bench.trial import Trial
 
 # Class 0 is cluster 1, class 1 is cluster 2; of class 2 one is in each, and cluster 0 is empty.
 Y = np.array([0, 0, 1, 1, 2, 2, 0, 1])

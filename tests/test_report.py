@@ -16,13 +16,15 @@ from plugins_for_tests import Place
 from published_records import LR_500, Records, put_stand_ins
 from typer.testing import CliRunner
 
-from bench import datasets, report, views
 from bench.cli import app
-from bench.errors import BenchError
-from bench.report import write_report
-from bench.store import Store
-from bench.trial import Trial
-from bench.views import Cluster, View
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+from bench.data import datasets
+from bench.records import views
+from bench.records.store import Store
+from bench.records.views import Cluster, View
+from bench.show import report
+from bench.show.report import write_report
 from methods.registry import Entry
 
 MakeRecord = Callable[..., dict[str, Any]]

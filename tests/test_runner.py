@@ -19,16 +19,18 @@ import pytest
 from plugins_for_tests import DEADLINE_SECONDS, PLUGINS, Place
 from rich.console import Console
 
-from bench import api, datasets, execution, runner, splits
-from bench.execution import Outcome
-from bench.leaderboard import COLUMNS
-from bench.plan import Plan, Task
-from bench.progress import Display
-from bench.runner import Limits, Runner
-from bench.stages import ArrayStore
-from bench.store import Store
-from bench.trial import Trial
-from bench.worker import Job
+from bench.core import splits
+from bench.core.trial import Trial
+from bench.data import datasets
+from bench.records.leaderboard import COLUMNS
+from bench.records.store import Store
+from bench.running import api, execution, runner
+from bench.running.execution import Outcome
+from bench.running.job import Job
+from bench.running.plan import Plan, Task
+from bench.running.progress import Display
+from bench.running.runner import Limits, Runner
+from bench.running.stages import ArrayStore
 from methods.method import Method, Tags
 from methods.registry import Entry
 

@@ -14,12 +14,13 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
-from bench.context import SuiteContext
-from bench.stages import StageStore
-from methods import registry, scan
+from bench.running.context import SuiteContext
+from bench.running.stages import StageStore
+from methods import registry
 from methods.method import UNLABELLED, Arrays, Context
-from methods.scan import SCAN, SSSCAN
-from methods.toolkit.assignments import pseudo_labels
+from methods.scan import scan
+from methods.scan.assignments import pseudo_labels
+from methods.scan.scan import SCAN, SSSCAN
 
 NAMES = ["scan", "scan-finetune", "scan-selflabel", "ss-scan"]
 LABEL_FREE = NAMES[:3]

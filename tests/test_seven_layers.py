@@ -8,9 +8,9 @@ import torch
 from sklearn.datasets import load_digits
 from test_networks import Killed, Recording
 
-from methods.baselines import SupervisedNN
 from methods.method import Context
-from methods.toolkit.seven_layers import NN, SevenLayerNetwork, stalled
+from methods.supervised import SupervisedNN
+from methods.toolkit.heads.seven_layers import NN, SevenLayerNetwork, stalled
 
 _digits = load_digits()
 X = (_digits.images * 15.9).astype(np.uint8)[:300]  # (300, 8, 8)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bench import splits
-from bench.errors import BenchError
-from bench.splits import Level
+from bench.core import splits
+from bench.core.errors import BenchError
+from bench.core.splits import Level
 
 unhurried = settings(deadline=None)  # a slow machine is no failure
 SEEDED = ("stratified", "random")

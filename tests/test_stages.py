@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bench import stages
-from bench.context import SuiteContext
-from bench.errors import BenchError
-from bench.stages import (
+from bench.core.errors import BenchError
+from bench.running import stages
+from bench.running.context import SuiteContext
+from bench.running.stages import (
     ArrayStore,
     DigestMemo,
     Stage,

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import store
-from bench.errors import BenchError
-from bench.store import (
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+from bench.records import store
+from bench.records.store import (
     Store,
     dump_record,
     flatten_record,
@@ -21,7 +22,6 @@ from bench.store import (
     read_record,
     write_atomically,
 )
-from bench.trial import Trial
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakeTrial = Callable[..., Trial]

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.errors import BenchError
-from bench.splits import LEVELS, PROTOCOLS, SELECTIONS
-from bench.trial import PRECISIONS, SCHEDULES, Grid, Trial, canonical_digest, check_suitable
+from bench.core.errors import BenchError
+from bench.core.splits import LEVELS, PROTOCOLS, SELECTIONS
+from bench.core.trial import PRECISIONS, SCHEDULES, Grid, Trial, canonical_digest, check_suitable
 from methods.method import Method, Tags
 from methods.registry import Entry, RegistryError
 

@@ -24,13 +24,16 @@ from published_records import (
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bench import api, datasets, findings, published, verify_view
 from bench.cli import app
-from bench.errors import BenchError
-from bench.findings import NEEDS_DATA
-from bench.published import FASHION, Data
-from bench.runner import Summary
-from bench.trial import Grid, Trial
+from bench.core.errors import BenchError
+from bench.core.trial import Grid, Trial
+from bench.data import datasets
+from bench.records import findings, published
+from bench.records.findings import NEEDS_DATA
+from bench.records.published import FASHION, Data
+from bench.running import api, missing
+from bench.running.runner import Summary
+from bench.show import verify
 from methods import registry
 from methods.registry import Entry
 
@@ -53,9 +56,9 @@ def test_the_csv_has_numbers_as_numbers(records: Records) -> None:
     records.add(LR_500, 0.78, 0.79)
     records.add(NN_500, 0.1)
     path = records.results / "verify.csv"
-    verify_view.write_csv(findings.verify(published.figures(), records.results), path)
+    findings.write_csv(findings.verify(published.figures(), records.results), path)
     table = pd.read_csv(path)
-    assert list(table.columns) == verify_view.COLUMNS
+    assert list(table.columns) == findings.COLUMNS
     assert len(table) == 52 and table["other_reading"].sum() == 1
     numbers = ["published", "measured_mean", "measured_std", "measured_low", "measured_high"]
     numbers += ["n_seeds", "difference", "tolerance", "n_failed", "n_died", "failure_rate"]
@@ -75,7 +78,7 @@ def test_the_table_shows_published_against_measured(records: Records) -> None:
     records.add(LR_500, 0.78, 0.79)
     records.add(NN_500, 0.1)
     console = Console(width=160, record=True, file=io.StringIO())
-    verify_view.show(findings.verify(published.figures(), records.results), console)
+    verify.show(findings.verify(published.figures(), records.results), console)
     text = console.export_text()
     for source in (TABLE_1, CARD, README, REPORT, "scan-model-card"):
         assert source in text
@@ -99,10 +102,10 @@ def test_the_table_shows_published_against_measured(records: Records) -> None:
 
 def test_a_source_is_named_by_its_beginning() -> None:
     everything = published.figures()
-    assert verify_view.of_source(everything, None) == everything
-    assert {f.source for f in verify_view.of_source(everything, "ss-dcec")} == {TABLE_1, CARD}
+    assert published.of_source(everything, None) == everything
+    assert {f.source for f in published.of_source(everything, "ss-dcec")} == {TABLE_1, CARD}
     with pytest.raises(BenchError, match="'nobody'; expected the beginning of one of ss-dcec-"):
-        verify_view.of_source(everything, "nobody")
+        published.of_source(everything, "nobody")
 
 
 def bench(*words: str) -> Any:
@@ -156,7 +159,7 @@ def test_wishes_are_exactly_what_is_missing(records: Records) -> None:
     records.add(LR_500, 0.78, 0.78)
     records.add(NN_500, 0.78)  # its second seed is missing
     records.add(1, None, None)  # a failure is a record
-    wanted = verify_view.wishes(published.figures(), records.results, seeds=2)
+    wanted = missing.wishes(published.figures(), records.results, seeds=2)
     asked = [trial for wish in wanted for trial in spelt_out(wish)]
     measured = published.figures()[:-1]  # SCAN needs data
     expected = {
@@ -173,14 +176,14 @@ def test_wishes_are_exactly_what_is_missing(records: Records) -> None:
 def test_what_cannot_run_is_not_wished_for(records: Records, entries: dict[str, Entry]) -> None:
     for name in [name for name in entries if name != "supervised-lr"]:
         del entries[name]
-    wanted = verify_view.wishes(published.figures(), records.results, plugins=["p.py"])
+    wanted = missing.wishes(published.figures(), records.results, plugins=["p.py"])
     assert [(wish.methods, wish.levels, wish.selection) for wish in wanted] == [
         (["supervised-lr"], ["100%"], "stratified"),
         (["supervised-lr"], ["500", "1000", "2000"], "first"),
     ]
     assert {(wish.schedule, tuple(wish.plugins)) for wish in wanted} == {("paper", ("p.py",))}
     with pytest.raises(BenchError, match="--seeds is 0"):
-        verify_view.wishes(published.figures(), records.results, seeds=0)
+        missing.wishes(published.figures(), records.results, seeds=0)
 
 
 def runs(monkeypatch: pytest.MonkeyPatch, *ends: Summary | Exception) -> list[api.Wish]:
@@ -216,7 +219,7 @@ def test_a_failure_does_not_keep_the_others_from_running(
 ) -> None:
     asked = runs(monkeypatch, *ends)
     wanted = [api.Wish(methods=["a"], levels=["1%"]), api.Wish(methods=["b"], levels=["3%"])]
-    assert verify_view.run_missing(wanted, Console(width=160)) is good
+    assert missing.run_missing(wanted, Console(width=160)) is good
     assert asked == wanted[:n_asked]
     out = capsys.readouterr().out
     assert "run 1 of 2: a at 1%, transductive, stratified" in out
@@ -280,9 +283,9 @@ def test_a_figure_is_run_and_then_verified(
     digits = datasets.load("digits")
     data = {"digits": Data("digits", digits.digest, digits.n_classes)}
     results = tmp_path / "results"
-    wanted = verify_view.wishes([one], results, seeds=2, plugins=plugins, data=data)
+    wanted = missing.wishes([one], results, seeds=2, plugins=plugins, data=data)
     assert [wish.changes for wish in wanted] == [{"nearest-nn": {"percentile": 25}}]
-    assert verify_view.run_missing(wanted, Console(quiet=True), results=results, jobs=2)
+    assert missing.run_missing(wanted, Console(quiet=True), results=results, jobs=2)
     (found,) = findings.verify([one], results, data)
     assert len(found.values) == 2 and found.verdict == "reproduced", found
-    assert verify_view.wishes([one], results, seeds=2, plugins=plugins, data=data) == []
+    assert missing.wishes([one], results, seeds=2, plugins=plugins, data=data) == []

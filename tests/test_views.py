@@ -13,13 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench import datasets, splits, views
-from bench.errors import BenchError
-from bench.idx import FASHION_MNIST
-from bench.store import Store, merge
-from bench.trial import Trial
-from bench.views import Cluster, Images, View
-from bench.worker import Job, Worker
+from bench.core import splits
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+from bench.data import datasets
+from bench.data.fashion_mnist import FASHION_MNIST
+from bench.records import views
+from bench.records.store import Store, merge
+from bench.records.views import Cluster, Images, View
+from bench.running.job import Job
+from bench.running.worker import Worker
 from methods.method import Method
 from methods.registry import Entry
 

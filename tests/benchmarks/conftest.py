@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench import datasets, machine
+from bench.core import machine
+from bench.data import datasets
 from benchmarks import tables
 from benchmarks.harness import Comparison, Contestant, Growth, Ledger, Race
 

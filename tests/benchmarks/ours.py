@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bench import machine
+from bench.core import machine
 from benchmarks.harness import WHOLE, Ledger, Round
 from methods.dcec import SSDCEC
 from methods.method import Arrays, Context
-from methods.toolkit.autoencoder import autoencoder
+from methods.toolkit.stages.autoencoder import autoencoder
 
 BATCH_SIZE = 256
 INTERVAL = 140  # steps between two refreshes of p

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine
-from bench.store import write_atomically
+from bench.core import machine
+from bench.records.store import write_atomically
 from benchmarks.harness import WHOLE, Comparison, Growth, Ledger, Series
 
 SCHEMA = 1

@@ -20,8 +20,8 @@ from benchmarks.ours import (
     untrained,
 )
 from benchmarks.peers import PeerProcess, is_installed
-from methods.toolkit.autoencoder import autoencoder
-from methods.toolkit.networks import CAE
+from methods.toolkit.nets.cae import CAE
+from methods.toolkit.stages.autoencoder import autoencoder
 
 STEPS = 40  # of one round of the timings of single steps
 KERAS = "benchmarks.keras_dcec:KerasDCEC"

@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.harness import Contestant, Round, timed
 from benchmarks.ours import INTERVAL, joint_phase, some_labels, untrained
 from methods.method import Context
-from methods.toolkit.kmeans import kmeans
-from methods.toolkit.logistic import LogisticRegression
+from methods.toolkit.heads.logistic import LogisticRegression
+from methods.toolkit.stages.kmeans import kmeans
 
 IMAGES = (10_000, 20_000, 40_000, 70_000)
 CLUSTERS = (100, 200, 500, 1_000, 2_000)

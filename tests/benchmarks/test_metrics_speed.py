@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import metrics
+from bench.core import metrics
 from benchmarks.harness import WHOLE, timed
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.harness import Ledger
 from benchmarks.ours import Stamps, precisions, step_of
-from methods.toolkit.contrastive import simclr
-from methods.toolkit.heads import HEADS
+from methods.toolkit.heads.table import HEADS
+from methods.toolkit.stages.simclr import simclr
 
 SIMCLR_BATCH = 512  # images, each in two views
 MLP_BATCH = 2_000

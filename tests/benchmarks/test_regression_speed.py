@@ -17,7 +17,7 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 
 from benchmarks.harness import WHOLE, Round
 from methods.method import Context, flatten
-from methods.toolkit.logistic import LogisticRegression
+from methods.toolkit.heads.logistic import LogisticRegression
 
 N_TRAIN = 60_000
 # A fit ends when no entry of the gradient of the mean loss is above its tolerance, in both solvers.

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.leaderboard import leaderboard, write_csv
-from bench.splits import LEVELS
-from bench.store import Store, dump_record
-from bench.trial import Trial
+from bench.core.splits import LEVELS
+from bench.core.trial import Trial
+from bench.records.leaderboard import leaderboard, write_csv
+from bench.records.store import Store, dump_record
 from benchmarks.harness import WHOLE, Round, timed
 
 TRIVIAL = Path(__file__).with_name("trivial_method.py")

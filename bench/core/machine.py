@@ -1,0 +1,141 @@
+"""What this machine is and offers: for every record, and for `bench doctor`."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import BenchError
+
+LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
+
+
+def core_count() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_gib() -> float:
+    """Memory of the machine in GiB."""
+    import psutil
+
+    return psutil.virtual_memory().total / 2**30
+
+
+@functools.cache
+def has_native_bf16() -> bool:
+    """Whether the processor multiplies bf16 matrices natively (Linux tells; elsewhere False)."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+
+
+def resolve_device(device: str) -> str:
+    """``"cpu"`` or ``"cuda"`` for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    BenchError : an unknown device, or cuda where torch finds none.
+    """
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise BenchError(f"device is {device!r}; expected auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BenchError("device is 'cuda', but torch finds no CUDA device; use --device cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """``"fp32"`` or ``"bf16"``; ``auto`` is bf16 where the resolved `device` has it natively."""
+    if precision != "auto":
+        return precision
+    if device == "cpu":
+        return "bf16" if has_native_bf16() else "fp32"
+    import torch
+
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def accelerator(device: str) -> str | None:
+    """The name of the CUDA device, or None on the processor."""
+    if device == "cpu":
+        return None
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def peak_memory_mib() -> float:
+    """The largest resident memory of this process so far, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the numerical libraries."""
+    found = {"python": platform.python_version(), "bench": bench_version()}
+    return found | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def bench_version() -> str:
+    return importlib.metadata.version("fewlabels-bench")
+
+
+@functools.cache
+def commit(folders: tuple[str, ...] = ("bench", "methods")) -> dict[str, Any]:
+    """The commit of the checkout that this code runs from, and whether `folders` differ from it.
+
+    Outside a checkout (an installed wheel) the commit is None.
+    """
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        sha = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--", *folders)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"the commit is unknown: {error}", file=sys.stderr)
+        return {"commit": None, "dirty": None}
+    return {"commit": sha, "dirty": bool(changed)}
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def describe(device: str, precision: str, threads: int, concurrency: int) -> dict[str, Any]:
+    """What a record says of where it was made."""
+    return {
+        "device": device,
+        "accelerator": accelerator(device),
+        "processor": processor(),
+        "cores": core_count(),
+        "threads": threads,
+        "concurrency": concurrency,
+        "precision": precision,
+        "versions": versions(),
+        **commit(),
+    }

@@ -1,0 +1,160 @@
+"""The unit of work: one method at one level with one seed, its identity, and the grid of many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from bench.core.errors import BenchError
+from bench.core.splits import LEVELS, PROTOCOLS, SELECTIONS, Level
+from methods.registry import Entry
+
+SCHEDULES = ("paper", "quick", "smoke")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def canonical_digest(value: Any) -> str:
+    """SHA-256 of `value` as JSON with sorted keys: equal values, equal digests."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method (variant) × level × seed under one protocol, selection, schedule and data set.
+
+    `params` are all hyperparameters but ``random_state``, which is `seed`. `variant` holds those
+    among them that differ from what the method's name and schedule give. `precision` is what was
+    asked for: two records made under ``auto`` on different processors are one trial.
+    """
+
+    dataset: str
+    dataset_digest: str
+    protocol: str
+    selection: str
+    schedule: str
+    method: str
+    level: str
+    seed: int
+    params: Mapping[str, Any] = field(default_factory=dict)
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("protocol", self.protocol, PROTOCOLS),
+            ("selection", self.selection, SELECTIONS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if given not in known:
+                raise BenchError(f"{what} is {given!r}; expected one of {', '.join(known)}")
+        if str(Level.parse(self.level)) != self.level:
+            raise BenchError(f"level is {self.level!r}; expected {str(Level.parse(self.level))!r}")
+        if self.seed < 0:
+            raise BenchError(f"seed is {self.seed}; expected 0 or more")
+
+    @property
+    def identity(self) -> str:
+        """What makes two trials the same: SHA-256 over all fields."""
+        return canonical_digest(asdict(self) | {"variant": None})
+
+    @property
+    def variant_changes(self) -> dict[str, Any]:
+        """What distinguishes the variant, an explicit precision included."""
+        explicit = {} if self.precision == "auto" else {"precision": self.precision}
+        return dict(self.variant) | explicit
+
+    @property
+    def variant_text(self) -> str:
+        """The variant for a table cell: ``lam=0.1``; empty for the method itself."""
+        return " ".join(f"{name}={value}" for name, value in sorted(self.variant_changes.items()))
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """Where the variant's records lie, relative to ``results/trials``."""
+        changes = self.variant_changes
+        suffix = f"@{canonical_digest(changes)[:8]}" if changes else ""
+        group = f"{self.protocol}-{self.selection}-{self.schedule}"
+        return PurePosixPath(self.dataset, group, f"{self.method}{suffix}")
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Where the record lies, relative to ``results/trials``."""
+        return self.folder / self.level / f"{self.seed}.json"
+
+    @property
+    def title(self) -> str:
+        """For a person: ``ss-dcec lam=0.1 · 5% · seed 0``."""
+        name = f"{self.method} {self.variant_text}".strip()
+        return f"{name} · {self.level} · seed {self.seed}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Trial:
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What one run asks for; `trials` spells it out."""
+
+    dataset: str
+    dataset_digest: str
+    n_classes: int
+    entries: tuple[Entry, ...]
+    levels: tuple[str, ...] = LEVELS
+    seeds: int = 1
+    protocol: str = "transductive"
+    selection: str = "stratified"
+    schedule: str = "quick"
+    precision: str = "auto"
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def trials(self) -> list[Trial]:
+        """All trials, seed by seed: the first seed's leaderboard is complete before the next."""
+        levels = [str(Level.parse(level)) for level in self.levels]
+        return [
+            self._trial(entry, level, seed)
+            for seed in range(self.seeds)
+            for entry in self.entries
+            for level in dict.fromkeys(levels)
+        ]
+
+    def _trial(self, entry: Entry, level: str, seed: int) -> Trial:
+        plain = entry.parameters(self.schedule, n_clusters=self.n_classes)
+        changes = self.changes.get(entry.name, {})
+        if "random_state" in changes:
+            raise BenchError(f"{entry.name}.random_state is the trial's seed; give --seeds instead")
+        params = entry.parameters(self.schedule, **{"n_clusters": self.n_classes, **changes})
+        variant = {name: params[name] for name in changes if params[name] != plain[name]}
+        params.pop("random_state", None)
+        return Trial(
+            dataset=self.dataset,
+            dataset_digest=self.dataset_digest,
+            protocol=self.protocol,
+            selection=self.selection,
+            schedule=self.schedule,
+            method=entry.name,
+            level=level,
+            seed=seed,
+            params=params,
+            variant=variant,
+            precision=self.precision,
+        )
+
+
+def check_suitable(entries: Iterable[Entry], protocol: str, selection: str) -> list[str]:
+    """Why each unsuitable method cannot take part: one sentence each, none if all can."""
+    reasons = []
+    for entry in entries:
+        if protocol != "transductive" and not entry.tags.inductive:
+            reasons.append(f"{entry.name} cannot label new images, which protocol {protocol} asks")
+        if selection == "representative" and not hasattr(entry.cls, "select"):
+            reasons.append(f"{entry.name} has no select(), which selection representative asks")
+    return reasons

@@ -1,0 +1,1 @@
+"""The images: datasets whose content is verified."""

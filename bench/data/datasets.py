@@ -1,0 +1,324 @@
+"""Datasets: labelled images whose content is verified.
+
+`load("fashion-mnist")` is the default dataset, `load("digits")` serves tests, and
+`load("images.npz")` takes a user's own images. Environment variables:
+
+BENCH_DATA      folder with the four Fashion-MNIST files; nothing else is tried when it is set
+BENCH_DATA_URL  address of a mirror, used instead of the project's own
+BENCH_CACHE     folder for what is kept between runs, instead of the user's cache folder
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bench.core.errors import BenchError
+from bench.data.fashion_mnist import FASHION_MNIST, IdxSource, Log, named_folder, search
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)  # == on arrays has no single truth value
+class Dataset:
+    """Images and their classes.
+
+    name : "fashion-mnist", "digits", or for an `.npz` its file name without the ending and the
+        first 8 digits of `digest` (``shoes-1f2e3d4c``): another content is another dataset.
+    X : (n, height, width) or (n, height, width, channels) uint8, read-only; memory-mapped for
+        Fashion-MNIST.
+    y : (n,) int64, read-only: the class of every image, 0 … n_classes - 1.
+    n_train : the first `n_train` images are the training part, the others the test part;
+        equal to n when there is no test part.
+    class_names : one name per class.
+    digest : SHA-256 (hexadecimal) of X and y (types, shapes, bytes) and of `n_train`; the same
+        on every machine and however the data were loaded.
+    """
+
+    name: str
+    X: np.ndarray
+    y: np.ndarray
+    n_train: int
+    class_names: tuple[str, ...]
+    digest: str
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What `fetch` found: where it came from, where the copy lies, and what was verified."""
+
+    name: str
+    origin: str
+    folder: Path  # holds X.npy and y.npy
+    files: dict[str, str]  # file name -> SHA-256 of its decompressed content
+    digest: str
+
+    def __str__(self) -> str:
+        """What `bench data` prints."""
+        verified = "".join(f"  {sha256}  {name}\n" for name, sha256 in self.files.items())
+        return (
+            f"{self.name}: from {self.origin}\nSHA-256 of the decompressed files, all as "
+            f"published:\n{verified}Uncompressed copy: {self.folder}\nDigest: {self.digest}"
+        )
+
+
+def cache_dir() -> Path:
+    """Folder for what is kept between runs: `$BENCH_CACHE`, or below the user's cache folder."""
+    if given := os.environ.get("BENCH_CACHE"):
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("fewlabels"))
+
+
+def load(name: str, *, log: Log | None = None) -> Dataset:
+    """Load a dataset by its name, or from an `.npz` file.
+
+    Parameters
+    ----------
+    name : "fashion-mnist", "digits", or a path ending in `.npz` with the arrays
+        `X` (n, h, w) or (n, h, w, c) uint8, `y` (n,) integers 0 … k-1 with every class present,
+        and optionally `n_train` (an integer) and `class_names` (k strings).
+    log : told what is being tried; the logger `bench.data.datasets` when not given.
+
+    Raises
+    ------
+    BenchError
+        The name is unknown, the file cannot be used, or the dataset cannot be had.
+
+    Sources: Xiao, Rasul and Vollgraf (2017), "Fashion-MNIST", arXiv:1708.07747;
+    `sklearn.datasets.load_digits`.
+    """
+    if name.endswith(".npz"):
+        return _load_npz(Path(name).expanduser())
+    if name == "digits":
+        return _load_digits()
+    if name == FASHION_MNIST.name:
+        return _prepare(FASHION_MNIST, log or _LOGGER.info)[0]
+    near = difflib.get_close_matches(name.lower(), [FASHION_MNIST.name, "digits"], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise BenchError(
+        f"There is no dataset {name!r}.{hint} Expected {FASHION_MNIST.name!r}, 'digits', "
+        "or the path of a file that ends in .npz."
+    )
+
+
+def fetch(source: IdxSource = FASHION_MNIST, *, log: Log | None = None) -> Fetched:
+    """Find or download Fashion-MNIST, verify it, and keep an uncompressed copy in the cache.
+
+    Looked for in this order: `$BENCH_DATA` (nothing else when it is set), the cache, the folder
+    of the Debian package, the project's own address, the Debian package by `apt-get download`
+    (no root needed, the system stays as it is).
+
+    Raises
+    ------
+    BenchError
+        `$BENCH_DATA` lacks the files or holds others; no way led to them (each is listed with
+        its reason); or the cache cannot be written.
+    """
+    dataset, origin = _prepare(source, log or _LOGGER.info)
+    return Fetched(source.name, origin, _home(source), dict(source.sha256), dataset.digest)
+
+
+# The uncompressed copy in the cache
+
+
+def _home(source: IdxSource) -> Path:
+    return cache_dir() / "datasets" / source.name
+
+
+def _prepare(source: IdxSource, say: Log) -> tuple[Dataset, str]:
+    """The dataset, read from its verified copy, and where it came from."""
+    home = _home(source)
+    found = named_folder(source)  # read even when there is a copy: what is named must be right
+    dataset = _open_copy(source, home, say)
+    if dataset is not None:
+        return dataset, found[1] if found else f"the verified copy in {home}"
+    if found is None:
+        with _workplace(home) as work:
+            found = search(source, work, say)
+    (X, y), origin = found
+    say(f"{source.name}: verified, from {origin}; writing an uncompressed copy to {home}")
+    _write_copy(home, X, y)
+    dataset = _open_copy(source, home, say)
+    if dataset is None:
+        raise BenchError(
+            f"The copy of {source.name} in {home} does not read back as it was written: "
+            "check that disk, or set BENCH_CACHE to a folder on another one."
+        )
+    return dataset, origin
+
+
+def _open_copy(source: IdxSource, home: Path, say: Log) -> Dataset | None:
+    """The cached copy, or None where there is none or its content is wrong."""
+    if not ((home / "X.npy").exists() and (home / "y.npy").exists()):
+        return None
+    try:
+        X = np.load(home / "X.npy", mmap_mode="r", allow_pickle=False)
+        y = np.array(np.load(home / "y.npy", mmap_mode="r", allow_pickle=False))
+        damage = "" if _digest(X, y, source.n_train) == source.digest else "its SHA-256 is wrong"
+    except Exception as error:  # a damaged header makes numpy's parser fail in many ways
+        damage = str(error) or type(error).__name__
+    if damage:
+        say(f"{source.name}: the cached copy in {home} is damaged ({damage}); building it again")
+        return None
+    y.setflags(write=False)
+    return Dataset(source.name, X, y, source.n_train, source.class_names, source.digest)
+
+
+def _write_copy(home: Path, X: np.ndarray, y: np.ndarray) -> None:
+    """Write X.npy and y.npy, each whole or not at all.
+
+    Two processes may do this at once: both write the same content, and a reader that has
+    already mapped the older file keeps it.
+    """
+    with _workplace(home) as work:
+        for name, array in (("X.npy", X), ("y.npy", y)):
+            with open(work / name, "wb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(work / name, home / name)
+
+
+@contextmanager
+def _workplace(home: Path) -> Iterator[Path]:
+    """A temporary folder on the same disk as `home`, gone afterwards.
+
+    A killed process leaves its folder behind, where nothing ever reads it.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=home) as work:
+            yield Path(work)
+    except OSError as error:
+        raise BenchError(
+            f"Cannot write to the cache folder {home}: {error.strerror or error}. "
+            "Make room there, or set BENCH_CACHE to a folder that can be written."
+        ) from error
+
+
+def _digest(X: np.ndarray, y: np.ndarray, n_train: int) -> str:
+    digest = hashlib.sha256()
+    for array in (X, y.astype("<i8", copy=False)):  # little-endian on every machine
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update(str(n_train).encode())
+    return digest.hexdigest()
+
+
+# digits, and a user's own images
+
+
+def _load_digits() -> Dataset:
+    """The 1,797 images of 8×8 pixels that come with scikit-learn; the last 500 are the test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    X = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # published as 0 … 16
+    return _dataset("digits", X, bunch.target, len(X) - 500, tuple("0123456789"))
+
+
+def _dataset(
+    name: str, X: np.ndarray, y: np.ndarray, n_train: int, class_names: tuple[str, ...]
+) -> Dataset:
+    X, y = np.ascontiguousarray(X), y.astype(np.int64)
+    X.setflags(write=False)
+    y.setflags(write=False)
+    return Dataset(name, X, y, n_train, class_names, _digest(X, y, n_train))
+
+
+def _load_npz(path: Path) -> Dataset:
+    """A user's own images; see `load` for the arrays.
+
+    Results are filed under the dataset's name, and two files of one name may hold different
+    images: the digest makes it unique.
+    """
+    arrays = _read_npz(path)
+    X, y = arrays["X"], arrays["y"]
+    _check_images(path, X)
+    _check_classes(path, y, len(X))
+    n_classes = int(y.max()) + 1
+    n_train = arrays.get("n_train", np.array(len(X)))
+    _require(
+        n_train.ndim == 0 and n_train.dtype.kind in "iu" and 1 <= int(n_train) <= len(X),
+        f"{path}: n_train is {n_train.tolist()!r}; expected one integer from 1 to {len(X)}, "
+        "the number of images, counted from the first, that are the training part.",
+    )
+    names = arrays.get("class_names", np.arange(n_classes).astype(str))
+    _require(
+        names.dtype.kind == "U" and names.shape == (n_classes,),
+        f"{path}: class_names holds {names.dtype} of shape {names.shape}; expected {n_classes} "
+        "strings, one per class.",
+    )
+    data = _dataset(path.stem, X, y, int(n_train), tuple(names.tolist()))
+    return replace(data, name=f"{path.stem}-{data.digest[:8]}")
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that `load` knows, read without pickle; X and y are among them."""
+    cure = "Write it with np.savez(path, X=images, y=classes)."
+    _require(path.is_file(), f"There is no file {path}: check the path of the .npz file.")
+    _require(zipfile.is_zipfile(path), f"{path} is damaged, or not an .npz file. {cure}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = archive.files
+            known = [key for key in ("X", "y", "n_train", "class_names") if key in found]
+            arrays = {key: archive[key] for key in known}
+    except Exception as error:  # zip, zlib and numpy's headers each fail in their own ways
+        raise BenchError(
+            f"Cannot read {path}: {error}. Expected arrays of numbers or strings, not of Python "
+            f"objects. {cure}"
+        ) from error
+    missing = " and no ".join(key for key in ("X", "y") if key not in arrays)
+    _require(not missing, f"{path} has no {missing}, only {', '.join(found) or 'nothing'}. {cure}")
+    return arrays
+
+
+def _check_images(path: Path, X: np.ndarray) -> None:
+    _require(
+        X.dtype == np.uint8,
+        f"{path}: X holds {X.dtype}; expected uint8 from 0 to 255. Convert it: values from 0 to 1 "
+        "with (X * 255).round().astype(np.uint8), values from 0 to 255 with X.astype(np.uint8).",
+    )
+    _require(
+        X.ndim in (3, 4),
+        f"{path}: X has shape {X.shape}; expected (n, height, width) or (n, height, width, "
+        "channels). Give the images their shape with X.reshape.",
+    )
+    _require(X.size > 0, f"{path}: X has shape {X.shape}, so it is empty; give it images.")
+
+
+def _check_classes(path: Path, y: np.ndarray, n: int) -> None:
+    _require(
+        y.shape == (n,),
+        f"{path}: y has shape {y.shape}; expected ({n},), one class for each image in X.",
+    )
+    cure = "Renumber them with np.unique(y, return_inverse=True)[1]."
+    _require(y.dtype.kind in "iu", f"{path}: y holds {y.dtype}; expected integers. {cure}")
+    present = np.unique(y).tolist()
+    _require(
+        len(present) > 1 and present == list(range(len(present))),
+        f"{path}: y holds the classes {str(present[:10])[1:-1]}{', …' * (len(present) > 10)}; "
+        f"expected 0 to k-1, all present, at least two, no image without a class. {cure}",
+    )
+
+
+def _require(fulfilled: bool, sentence: str) -> None:
+    if not fulfilled:
+        raise BenchError(sentence)

@@ -1,9 +1,0 @@
-"""The one exception that the command line turns into one clear sentence."""
-
-
-class BenchError(Exception):
-    """Something the user gave cannot be used.
-
-    The message says what was given, what was expected and what to do; the command line
-    prints it without a traceback and exits with a non-zero status.
-    """

@@ -1,0 +1,1 @@
+"""Records and what follows from them: scores, files, the leaderboard, findings."""

@@ -1,0 +1,270 @@
+"""The leaderboard: records aggregated over seeds, ranked, as a CSV file and as a table."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.core.errors import BenchError
+from bench.core.splits import Level
+from bench.records.scoring import FAILURES
+from bench.records.statistics import compare, t_interval
+from bench.records.store import load_results, write_atomically
+
+# fmt: off
+COLUMNS = [
+    "dataset", "protocol", "selection", "schedule", "level", "n_labels", "method", "variant",
+    "n_seeds", "n_failed", "rank", "tied_with_best", "headline_mean", "headline_std",
+    "headline_low", "headline_high", "acc_all_mean", "acc_all_std", "acc_unlabelled_mean",
+    "accuracy_unlabelled_mean", "accuracy_labelled_mean", "nmi_all_mean", "nmi_all_std",
+    "nmi_unlabelled_mean", "ari_unlabelled_mean", "purity_mean", "accuracy_test_mean",
+    "accuracy_test_std", "fit_seconds_median", "stage_seconds_median", "peak_memory_mib",
+    "device",
+]
+# fmt: on
+BOARD_KEYS = ["dataset", "protocol", "selection", "schedule"]
+
+
+def leaderboard(results: str | Path) -> pd.DataFrame:
+    """One row per board, level and method variant, with the columns of ``leaderboard.csv``.
+
+    Raises
+    ------
+    BenchError : no results folder, a file in it that is not a record, or records of one row that
+        differ in more than their seed.
+    """
+    return aggregate(load_results(results))
+
+
+def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
+    """`load_results`'s rows, aggregated over seeds and ranked within each board and level.
+
+    A row has no headline and no rank where the trial of one of its seeds has no headline
+    (`bench.records.scoring.headline`): a mean over the other seeds would be of another kind.
+
+    Raises
+    ------
+    BenchError : the trials of one row differ in their images or parameters.
+    """
+    if trials.empty:
+        return pd.DataFrame(columns=[*COLUMNS, "same_as"])
+    keys = [*BOARD_KEYS, "level", "method", "variant"]
+    trials = trials.sort_values([*keys, "seed"])  # sums of floats depend on their order
+    rows = [_row(dict(zip(keys, key, strict=True)), group) for key, group in trials.groupby(keys)]
+    table = pd.DataFrame(rows)
+    order = {level: Level.parse(level) for level in table["level"].unique()}
+    positions = {level: i for i, level in enumerate(sorted(order, key=lambda x: order[x]))}
+    table["_level"] = table["level"].map(positions)
+    table["rank"] = (
+        table.groupby([*BOARD_KEYS, "level"])["headline_mean"]
+        .rank(ascending=False, method="min")
+        .astype("Int64")
+    )
+    table["tied_with_best"] = _ties(table, trials)
+    table = table.sort_values([*BOARD_KEYS, "_level", "rank", "method", "variant"], kind="stable")
+    return table[[*COLUMNS, "same_as"]].reset_index(drop=True)
+
+
+def _row(key: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
+    """One variant at one level: its trials of all seeds as one row."""
+    _check_alike(key, group)
+    good = group[group["status"] == "ok"]
+
+    def column(name: str) -> pd.Series:
+        return good[name].astype(float) if name in good else pd.Series(dtype=float)
+
+    headline = column("headline")
+    if headline.isna().any():
+        headline = headline[:0]
+    low, high = t_interval(headline)
+    row: dict[str, Any] = key | {
+        "n_labels": group["n_labels"].dropna().max(),
+        "n_seeds": len(good),
+        "n_failed": int(group["status"].isin(FAILURES).sum()),
+        "headline_mean": headline.mean(),
+        "headline_std": headline.std(),
+        "headline_low": low,
+        "headline_high": high,
+        "purity_mean": column("purity_all").mean(),
+        "fit_seconds_median": column("fit_seconds").median(),
+        "stage_seconds_median": column("stage_seconds").median(),
+        "peak_memory_mib": column("peak_memory_mib").median(),
+        "device": "+".join(sorted(set(good["device"]))),
+        "same_as": next(iter(good["same_as"].dropna()), None),
+    }
+    for name in COLUMNS:
+        metric, _, statistic = name.rpartition("_")
+        if name not in row and statistic in ("mean", "std"):
+            row[name] = getattr(column(metric), statistic)()
+    return row
+
+
+def _check_alike(key: dict[str, Any], group: pd.DataFrame) -> None:
+    """Refuse to average trials that differ in more than their seed."""
+    params = [json.loads(text) for text in group["params"]]
+    for what, values in (("images", list(group["dataset_digest"])), ("parameters", params)):
+        first, *seeds = group["seed"]
+        others = [seed for seed, value in zip(seeds, values[1:], strict=True) if value != values[0]]
+        if not others:
+            continue
+        if what == "parameters":
+            what += f" ({', '.join(_changed(params))})"
+        board = "{dataset}/{protocol}-{selection}-{schedule}".format(**key)
+        folder = f"{key['method']}@*" if key["variant"] else key["method"]
+        name = f"{key['method']} {key['variant']}".strip()
+        raise BenchError(
+            f"the records of {name} at {key['level']} have no common mean: in trials/{board}/"
+            f"{folder}/{key['level']} seed {', '.join(map(str, others))} differs from seed {first} "
+            f"in its {what}; `bench run` for this method, level and number of seeds makes them "
+            "alike, or delete those you do not want"
+        )
+
+
+def _changed(params: list[dict[str, Any]]) -> list[str]:
+    """The names of the parameters that are not the same in all of `params`."""
+    names = sorted({name for one in params for name in one})
+    absent = object()  # None is a value
+    columns = {name: [one.get(name, absent) for one in params] for name in names}
+    return [name for name, values in columns.items() if any(v != values[0] for v in values)]
+
+
+def _ties(table: pd.DataFrame, trials: pd.DataFrame) -> list[str | None]:
+    """For every row how it stands to the best of its setting and level; None for the best."""
+    place, name = [*BOARD_KEYS, "level"], ["method", "variant"]
+    good = trials[trials["status"] == "ok"]
+    headlines = {
+        key: group.set_index("seed")["headline"] for key, group in good.groupby([*place, *name])
+    }
+    first = table[table["rank"] == 1].drop_duplicates(place).set_index(place)[name]
+    best = {key: tuple(row) for key, row in zip(first.index, first.to_numpy(), strict=True)}
+    found: list[str | None] = []
+    for _, row in table.iterrows():
+        where, who = tuple(row[place]), tuple(row[name])
+        if pd.isna(row["rank"]) or row["rank"] == 1:
+            found.append(None)
+        else:
+            found.append(compare(headlines[*where, *best[where]], headlines[*where, *who]))
+    return found
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write the leaderboard: the designed columns, numbers as numbers, empty where nothing is."""
+    table = table[COLUMNS].assign(n_labels=table["n_labels"].astype("Int64"))
+    write_atomically(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+
+
+@dataclass(frozen=True)
+class Board:
+    """One board for a reader: a title, column heads, a row of cells per method, notes below."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def boards(table: pd.DataFrame) -> list[Board]:
+    """A board of methods × levels for every setting, methods with the best mean rank first."""
+    groups = table.groupby(BOARD_KEYS, sort=True)
+    return [_board([str(part) for part in key], board) for key, board in groups]
+
+
+def _board(key: list[str], board: pd.DataFrame) -> Board:
+    levels = list(dict.fromkeys(board["level"]))
+    names = board["method"] + board["variant"].map(lambda v: f" {v}" if v else "")
+    board = board.assign(name=names)
+    ranks = _mean_ranks(board, [level for level in levels if Level.parse(level).amount > 0])
+    order = sorted(dict.fromkeys(names), key=lambda name: (ranks.get(name, math.inf), name))
+    cells = {(row["name"], row["level"]): _cell(row) for _, row in board.iterrows()}
+    fit = board.groupby("name")["fit_seconds_median"].median()
+    shared = board.groupby("name")["stage_seconds_median"].median()
+    rows = [
+        [name]
+        + [cells.get((name, level), "") for level in levels]
+        + [f"{ranks[name]:.1f}" if name in ranks else ""]
+        + ["" if pd.isna(s[name]) else f"{s[name]:.1f}" for s in (fit, shared)]
+        for name in order
+    ]
+    dataset, protocol, selection, schedule = key
+    what = "the unlabelled images" if protocol == "transductive" else "the test images"
+    title = f"{dataset} · {protocol} · {selection} labels · schedule {schedule}"
+    return Board(
+        title, ["method", *levels, "mean rank", "fit s", "shared s"], rows, _notes(board, what)
+    )
+
+
+def _cell(row: pd.Series) -> str:
+    """What a reader sees of one method at one level."""
+    if not row["n_seeds"]:
+        return f"failed ({row['n_failed']})" if row["n_failed"] else "n/a"
+    failed = f" ({row['n_failed']} failed)" if row["n_failed"] else ""
+    same = "" if pd.isna(row["same_as"]) else f" (= {row['same_as']})"
+    return _score(row) + failed + same
+
+
+def _score(row: pd.Series) -> str:
+    """The headline with its interval and how it stands to the best; else the purity, marked."""
+    if pd.isna(row["headline_mean"]):
+        return f"({_short(row['purity_mean'])} purity)"
+    text = _short(row["headline_mean"])
+    if row["n_seeds"] > 1:
+        text += "±" + _short((row["headline_high"] - row["headline_low"]) / 2)
+    if row["rank"] == 1:
+        text = f"*{text}*"
+    return text + {"tied": "≈", "undecided": "?"}.get(row["tied_with_best"], "")
+
+
+def _short(value: float) -> str:
+    """``.749``: three digits tell methods apart, and eight levels fit on a line."""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def _mean_ranks(board: pd.DataFrame, levels: list[str]) -> dict[str, float]:
+    """Mean rank over the levels above 0, of the variants that have a rank at all of them."""
+    ranked = board[board["level"].isin(levels) & board["same_as"].isna() & board["rank"].notna()]
+    groups = ranked.groupby("name")["rank"]
+    return {str(name): ranks.mean() for name, ranks in groups if len(ranks) == len(levels)}
+
+
+def _notes(board: pd.DataFrame, what: str) -> list[str]:
+    """What a reader has to know to read the board."""
+    notes = [
+        f"Headline: at level 0 ACC (best one-to-one mapping), above it accuracy (cluster j is "
+        f"class j), both on {what}. The best of each level stands out. Mean rank: over the levels "
+        "above 0.",
+        "fit s: median seconds of a fit without its shared stages; shared s: those stages, which "
+        "several trials use but compute once.",
+    ]
+    seeds = board["n_seeds"].max()
+    if seeds == 1:
+        notes.append("One seed: no intervals, no ties; small differences mean nothing.")
+    elif seeds > 1:
+        notes.append(
+            "± half the 95 % t-interval over seeds; ≈ tied with the best (paired interval within "
+            "±0.005); ? undecided (the paired interval holds 0)."
+        )
+    if (board["headline_mean"].isna() & (board["n_seeds"] > 0)).any():
+        notes.append(
+            "(x purity): more clusters than classes, and no label to name them by. Purity, over "
+            "all images that the method was fitted on, grows with the number of clusters: it is "
+            "not ranked."
+        )
+    if board["same_as"].notna().any():
+        notes.append("(= x): has nothing better to do at this level and does what x does.")
+    return notes
+
+
+def markdown(board: Board) -> str:
+    """A board as a Markdown table."""
+    lines = [f"| {' | '.join(board.columns)} |", f"|{' --- |' * len(board.columns)}"]
+    lines += [f"| {' | '.join(_bold(cell) for cell in row)} |" for row in board.rows]
+    return "\n".join([f"**{board.title}**", "", *lines, "", *board.notes])
+
+
+def _bold(cell: str) -> str:
+    return cell.replace("*", "**")

@@ -1,0 +1,177 @@
+"""What a finished trial leaves behind: scores of every subset, cost, history, where it was made.
+
+Scoring happens here, from the labels that a method returned; no method sees what this module sees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bench.core import metrics
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+
+SCHEMA = 1
+STATUSES = ("ok", "failed", "timeout", "out-of-memory", "crashed", "n/a")
+FAILURES = ("failed", "timeout", "out-of-memory", "crashed")
+
+
+def score(
+    y: np.ndarray,
+    labels: np.ndarray,
+    labelled: np.ndarray,
+    *,
+    n_classes: int,
+    names_needed: bool,
+    n_clusters: int = 0,
+    y_test: np.ndarray | None = None,
+    labels_test: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Tables and metrics of the subsets ``all``, ``labelled``, ``unlabelled`` and ``test``.
+
+    Parameters
+    ----------
+    y, labels : ``(n,)`` truth and assignment of the fitted instances.
+    labelled : indices of the labelled ones.
+    n_classes : classes in the data.
+    names_needed : True for a method that ignores labels: its clusters get their names from a
+        mapping fitted on the revealed labels only, see `metrics.name_clusters`.
+    n_clusters : clusters that the method was asked for. It has as many as it was asked for, used
+        or not, or as its ids (those of the test images too) need, if that is more.
+    y_test, labels_test : ``(n_test,)`` truth and assignment of the test images, if there are any.
+
+    Returns
+    -------
+    dict with ``subsets`` (per subset its metrics and ``contingency``), ``cluster_names`` (the class
+    of each cluster, -1 for one without a name; None where nothing had to be named) and
+    ``cluster_sizes``.
+    """
+    given = labels if labels_test is None else np.append(labels, labels_test)
+    named = len(labelled) > 0
+    asked = 0 if named and not names_needed else n_clusters  # with labels cluster j is class j
+    n_clusters = max(n_classes, asked, int(given.max()) + 1)
+    mapping = None
+    if names_needed and named:
+        mapping = metrics.name_clusters(y[labelled], labels[labelled], n_classes, n_clusters)
+    hidden = np.ones(len(y), dtype=bool)
+    hidden[labelled] = False
+    parts = {
+        "all": (y, labels),
+        "labelled": (y[~hidden], labels[~hidden]),
+        "unlabelled": (y[hidden], labels[hidden]),
+    }
+    if y_test is not None and labels_test is not None:
+        parts["test"] = (y_test, labels_test)
+    subsets = {
+        name: _score_subset(truth, given, mapping, n_classes, n_clusters, named)
+        for name, (truth, given) in parts.items()
+        if len(truth)
+    }
+    return {
+        "subsets": subsets,
+        "cluster_names": None if mapping is None else mapping.tolist(),
+        "cluster_sizes": np.bincount(labels[labels >= 0], minlength=n_clusters).tolist(),
+    }
+
+
+def _score_subset(
+    y: np.ndarray,
+    labels: np.ndarray,
+    mapping: np.ndarray | None,
+    n_classes: int,
+    n_clusters: int,
+    named: bool,
+) -> dict[str, Any]:
+    """Metrics of one subset; ``contingency`` counts classes × clusters before any naming.
+
+    Its last column counts instances that the method left unassigned.
+    """
+    table = metrics.contingency_matrix(y, labels, n_classes=n_classes, n_clusters=n_clusters)
+    values = metrics.scores(table, named=named and mapping is None)
+    if mapping is not None:
+        renamed = metrics.map_contingency(table, mapping)
+        values["accuracy"] = metrics.accuracy(contingency=renamed)
+        recall = metrics.recall(contingency=renamed).tolist()
+        values["recall"] = [None if math.isnan(r) else r for r in recall]
+    return {**values, "contingency": table.tolist()}
+
+
+def headline_name(protocol: str, n_labels: int) -> tuple[str, str]:
+    """The subset and the metric that a trial is ranked by (evaluation rules 2 and 3)."""
+    subset = "unlabelled" if protocol == "transductive" else "test"
+    return subset, "acc" if n_labels == 0 else "accuracy"
+
+
+def headline(protocol: str, n_labels: int, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """The number that a trial is ranked by, and what it is.
+
+    More clusters than classes and no label: there is no number. ACC would call the surplus wrong,
+    and purity grows with the number of clusters, so it is shown but not ranked (evaluation rule 3).
+
+    Parameters
+    ----------
+    scores : what `score` returned.
+
+    Returns
+    -------
+    dict with ``headline`` (None where there is nothing to rank by) and ``headline_is``.
+    """
+    n_classes = len(scores["subsets"]["all"]["contingency"])
+    if n_labels == 0 and len(scores["cluster_sizes"]) > n_classes:
+        return {"headline": None, "headline_is": "purity, not ranked"}
+    subset, metric = headline_name(protocol, n_labels)
+    value = scores["subsets"][subset][metric]
+    return {"headline": value, "headline_is": f"{metric} on {subset}"}
+
+
+def check_output(labels: Any, n: int, what: str, n_classes: int | None = None) -> np.ndarray:
+    """A method's labels as int64 ``(n,)``.
+
+    Parameters
+    ----------
+    n_classes : given for a method that has seen labels: cluster j is class j, so ids end there.
+
+    Raises
+    ------
+    BenchError : another shape, type or range of values: the method breaks the contract.
+    """
+    labels = np.asarray(labels)
+    expected = f"expected {n} integers, the cluster of each instance (-1 where it assigns none)"
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise BenchError(
+            f"the method's {what} is {labels.dtype} with shape {labels.shape}; {expected}"
+        )
+    if labels.min() < -1:
+        raise BenchError(f"the method's {what} holds {labels.min()}; {expected}")
+    if n_classes is not None and labels.max() >= n_classes:
+        raise BenchError(
+            f"the method's {what} holds {labels.max()} though it was given labels of {n_classes} "
+            "classes; expected classes: map clusters to them in fit and keep the clusters in "
+            "cluster_labels_"
+        )
+    return labels.astype(np.int64)
+
+
+def make(trial: Trial, status: str, **parts: Any) -> dict[str, Any]:
+    """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...)."""
+    if status not in STATUSES:
+        raise ValueError(f"status is {status!r}; expected one of {', '.join(STATUSES)}")
+    return {
+        "schema": SCHEMA,
+        "trial": trial.to_json(),
+        "identity": trial.identity,
+        "status": status,
+        **parts,
+    }
+
+
+def failure(
+    trial: Trial, status: str, message: str, environment: Mapping[str, Any], **parts: Any
+) -> dict[str, Any]:
+    """A record of a trial that did not end ``ok``: the message, and a traceback if there is one."""
+    error = {"message": message, "traceback": parts.pop("traceback", None)}
+    return make(trial, status, error=error, environment=dict(environment), **parts)

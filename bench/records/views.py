@@ -1,0 +1,312 @@
+"""What a figure needs of a fit beside its record: per cluster what it holds, and its surest images.
+
+A trial of seed 0 whose method gives soft assignments leaves a `View` behind, as
+``<seed>.views.json`` next to its record. The table and the images are those that SCAN's model card
+shows of every cluster. `Images` finds the images that a view names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from bench.core import metrics
+from bench.core.errors import BenchError
+from bench.core.splits import Level
+from bench.core.trial import Trial
+from bench.data import datasets
+from bench.data.datasets import Dataset
+from bench.data.fashion_mnist import FASHION_MNIST
+from bench.records.store import Record, Store
+
+SCHEMA = 1
+N_IMAGES = 9
+MOST_CLUSTERS = 100  # more are no figure, and no small file
+DIGITS = 4
+REFERENCE = Decimal(5)  # percent
+FAMILIES = {"scan", "dcec"}  # their soft assignments are the clustering, not a classifier on top
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster of a fit.
+
+    Attributes
+    ----------
+    cluster : its id, the column of the soft assignments.
+    label : the class of most of its images, by the truth (the lowest of several); None if empty.
+    accuracy : the share of its images that are of that class, 0 to 1; None if empty.
+    size : how many of the fitted images it has.
+    images : the images that are most confidently in it, the surest first, at most `N_IMAGES`.
+        Indices into the dataset: a method is fitted on the first images of it.
+    probabilities : the soft assignment of each of `images` to the cluster.
+    """
+
+    cluster: int
+    label: int | None
+    accuracy: float | None
+    size: int
+    images: tuple[int, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """The clusters of one fit; `identity` is its trial's, `classes` are the names of the labels."""
+
+    identity: str
+    classes: tuple[str, ...]
+    clusters: tuple[Cluster, ...]
+
+    def name(self, cluster: Cluster) -> str:
+        """The name of the cluster's label; empty for an empty cluster."""
+        return "" if cluster.label is None else self.classes[cluster.label]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> View:
+        """The view that `to_json` gave, also after JSON made lists of its tuples.
+
+        Raises
+        ------
+        BenchError : they are no view.
+        """
+        try:
+            clusters = tuple(_cluster(one) for one in values["clusters"])
+            classes = tuple(str(name) for name in values["classes"])
+            names = [one.label for one in clusters if one.label is not None]
+            if any(not 0 <= label < len(classes) for label in names):
+                raise ValueError(f"a label is none of the {len(classes)} classes")
+            return cls(str(values["identity"]), classes, clusters)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BenchError(
+                f"the views file cannot be read ({type(error).__name__}: {error}); delete it and "
+                "run the trial again"
+            ) from error
+
+
+def _cluster(values: Mapping[str, Any]) -> Cluster:
+    images, probabilities = tuple(values["images"]), tuple(values["probabilities"])
+    return Cluster(**{**values, "images": images, "probabilities": probabilities})
+
+
+def make(
+    identity: str, y: np.ndarray, arrays: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> View:
+    """The view of a fit.
+
+    Parameters
+    ----------
+    identity : of the trial.
+    y : ``(n,)`` the true classes of the fitted images.
+    arrays : of the fit: ``soft`` ``(n, K)``, the soft assignments; ``labels`` ``(n,)`` and, where
+        the method has it, ``clusters`` ``(n,)``.
+    classes : the name of every class.
+
+    Raises
+    ------
+    BenchError : the soft assignments are no K finite numbers for each image, K is above
+        `MOST_CLUSTERS`, or an assignment is none of the K.
+    """
+    soft = arrays["soft"]
+    _check_soft(soft, len(y))
+    given = arrays.get("clusters")
+    if given is not None and given.shape != y.shape:
+        raise BenchError(
+            f"cluster_labels_ has shape {given.shape}; expected ({len(y)},), the cluster of each "
+            "image"
+        )
+    assigned = assignment(soft, arrays["labels"], given)
+    if assigned.max() >= soft.shape[1]:
+        raise BenchError(
+            f"labels_ holds {assigned.max()}, which is none of the {soft.shape[1]} columns of "
+            "probabilities_; expected a column for every cluster"
+        )
+    return View(identity, tuple(classes), clusters(y, soft, assigned, len(classes)))
+
+
+def assignment(
+    soft: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None = None
+) -> np.ndarray:
+    """The hard assignment ``(n,)`` that the columns of `soft` ``(n, K)`` stand for.
+
+    The columns are classes for k-means propagation, whose clusters are others, and clusters for
+    SCAN with labels, whose labels are the clusters' classes. Their number does not tell which: a
+    propagation may have as many clusters as classes. So it is the assignment that agrees with the
+    largest soft assignment of more images; `labels` if both do equally.
+    """
+    if clusters is None:
+        return labels
+    likeliest = soft.argmax(1)
+    return max((labels, clusters), key=lambda given: int(np.sum(given == likeliest)))
+
+
+def clusters(
+    y: np.ndarray, soft: np.ndarray, assigned: np.ndarray, n_classes: int
+) -> tuple[Cluster, ...]:
+    """Every cluster, with its table and its most confident images.
+
+    Parameters
+    ----------
+    y : ``(n,)`` true classes, 0 to `n_classes` - 1.
+    soft : ``(n, K)`` soft assignments.
+    assigned : ``(n,)`` the cluster of each image, 0 to K - 1; -1 for none.
+    """
+    n_clusters = soft.shape[1]
+    table = metrics.contingency_matrix(y, assigned, n_classes=n_classes, n_clusters=n_clusters)
+    names = metrics.majority_mapping(table)
+    found = []
+    for j in range(n_clusters):
+        size, label = int(table[:, j].sum()), int(names[j])
+        members = np.flatnonzero(assigned == j)
+        surest = members[np.argsort(-soft[members, j], kind="stable")][:N_IMAGES]
+        found.append(
+            Cluster(
+                cluster=j,
+                label=label if size else None,
+                accuracy=round(int(table[label, j]) / size, DIGITS) if size else None,
+                size=size,
+                images=tuple(surest.tolist()),
+                probabilities=tuple(round(float(p), DIGITS) for p in soft[surest, j]),
+            )
+        )
+    return tuple(found)
+
+
+def _check_soft(soft: np.ndarray, n: int) -> None:
+    expected = f"expected ({n}, K), the soft assignments of every image to each of K clusters"
+    if soft.ndim != 2 or len(soft) != n or soft.dtype.kind != "f":
+        raise BenchError(f"probabilities_ is {soft.dtype} with shape {soft.shape}; {expected}")
+    if not 1 <= soft.shape[1] <= MOST_CLUSTERS:
+        raise BenchError(
+            f"probabilities_ has {soft.shape[1]} columns; views show 1 to {MOST_CLUSTERS} clusters"
+        )
+    if not np.isfinite(soft).all():
+        raise BenchError(f"probabilities_ holds what is no finite number; {expected}")
+
+
+def read(store: Store, trial: Trial) -> View | None:
+    """The view of exactly this trial; None if there is none or it is of another identity.
+
+    Raises
+    ------
+    BenchError : the file is no view; the message names the trial.
+    """
+    values = store.read_views(trial)
+    if values is None:
+        return None
+    try:
+        view = View.from_json(values)
+    except BenchError as error:
+        raise BenchError(f"{trial.title}: {error}") from error
+    return view if view.identity == trial.identity else None
+
+
+def reference_level(levels: Iterable[str]) -> str:
+    """The level at which methods are compared: 5 % or the share nearest to it.
+
+    Where there are counts alone, the middle one; without any label, ``0%``.
+    """
+    known = sorted(Level.parse(level) for level in set(levels))
+    shares = [level for level in known if level.amount > 0 and not level.is_count]
+    if shares:
+        return str(min(shares, key=lambda level: (abs(level.amount - REFERENCE), level)))
+    counts = [level for level in known if level.is_count]
+    return str((counts or known)[(len(counts or known) - 1) // 2])
+
+
+def shown(records: Iterable[Record], level: str) -> list[Trial]:
+    """The trial of seed 0 of every clustering method whose clusters a reader looks at.
+
+    That at `level`, or where there is none at the method's own `reference_level`; of a label-free
+    method, whose clusters are named by the revealed labels (``cluster_names``), that at 0 %. One
+    that does what another method does is left out.
+
+    Parameters
+    ----------
+    records : those of one board.
+    """
+    by_name: dict[str, dict[str, Record]] = {}
+    for record in records:
+        trial = Trial.from_json(record["trial"])
+        is_clustering = bool(FAMILIES & set(trial.method.split("-")))
+        if is_clustering and trial.seed == 0 and record["status"] == "ok":
+            by_name.setdefault(trial.folder.name, {})[trial.level] = record
+    chosen = []
+    for _, levels in sorted(by_name.items()):
+        label_free = all(one.get("cluster_names") for x, one in levels.items() if x != "0%")
+        wanted = level if level in levels else reference_level(levels)
+        if label_free and "0%" in levels:
+            wanted = "0%"
+        if not levels[wanted].get("same_as"):
+            chosen.append(Trial.from_json(levels[wanted]["trial"]))
+    return chosen
+
+
+class Images:
+    """The datasets of records, as far as they can be read here without a download.
+
+    Parameters
+    ----------
+    records : their trials say which datasets there are.
+    sources : paths of the `.npz` files of such datasets.
+
+    Raises
+    ------
+    BenchError : a source cannot be read, or there is no record of it.
+    """
+
+    def __init__(self, records: Iterable[Record], sources: Sequence[str] = ()) -> None:
+        self.names = sorted({str(record["trial"]["dataset"]) for record in records})
+        self._known: dict[str, Dataset | str] = {}
+        for source in sources:
+            data = datasets.load(source)
+            if data.name not in self.names:
+                raise BenchError(
+                    f"--dataset is {source}, which is {data.name}, and there are no records of it; "
+                    f"expected a file of one of {', '.join(self.names)}"
+                )
+            self._known[data.name] = data
+
+    def find(self, name: str) -> Dataset | str:
+        """The dataset, or a sentence that says why its images are not shown."""
+        if name not in self._known:
+            self._known[name] = _load(name)
+        return self._known[name]
+
+    def of(self, trial: Trial) -> Dataset | str:
+        """The dataset that a trial was run on, or why its images are not shown."""
+        found = self.find(trial.dataset)
+        if isinstance(found, Dataset) and found.digest != trial.dataset_digest:
+            return f"The {trial.dataset} at hand has other images than this trial was run on."
+        return found
+
+    def class_names(self, name: str, n_classes: int) -> list[str]:
+        """The names of a dataset's classes; their numbers where it is not at hand."""
+        if name == FASHION_MNIST.name:
+            return list(FASHION_MNIST.class_names)
+        found = self.find(name)
+        if isinstance(found, Dataset) and found.n_classes == n_classes:
+            return list(found.class_names)
+        return [str(number) for number in range(n_classes)]
+
+
+def _load(name: str) -> Dataset | str:
+    """A built-in dataset, or why it is not at hand."""
+    if name not in (FASHION_MNIST.name, "digits"):
+        return f"The images of {name} are in a file of the user; --dataset FILE.npz shows them."
+    copy = datasets.cache_dir() / "datasets" / FASHION_MNIST.name / "X.npy"
+    here = os.environ.get("BENCH_DATA") or copy.exists() or FASHION_MNIST.system_folder.is_dir()
+    if name == FASHION_MNIST.name and not here:
+        return f"The images of {name} are not on this machine; `bench data` fetches them."
+    try:
+        return datasets.load(name)
+    except BenchError as error:
+        return f"The images of {name} are not shown: {error}"

@@ -1,0 +1,325 @@
+"""``bench.run(...)``: from a wish (methods, levels, seeds) to records and a leaderboard."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.core import machine, splits
+from bench.core.errors import BenchError
+from bench.core.splits import LEVELS
+from bench.core.trial import Grid, check_suitable
+from bench.data import datasets
+from bench.records.store import Store
+from bench.running.execution import fork_server
+from bench.running.forkserver import ForkServer, is_available
+from bench.running.job import Job
+from bench.running.plan import RERUNS, Plan, Shared, Surroundings, make_plan
+from bench.running.progress import Display, duration
+from bench.running.runner import BACKENDS, Limits, Runner, Summary
+from bench.running.stages import StageStore, array_digest
+from methods import registry
+from methods.registry import Entry
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a run is asked for; the fields are the options of ``bench run``.
+
+    `methods` None stands for all that are part of ``--all``. `changes` gives, per method, the
+    parameters other than its own.
+    """
+
+    methods: Sequence[str] | None = None
+    levels: Sequence[str] = LEVELS
+    seeds: int = 1
+    protocol: str = "transductive"
+    selection: str = "stratified"
+    schedule: str = "quick"
+    dataset: str = "fashion-mnist"
+    changes: Mapping[str, Mapping[str, Any]] | None = None
+    precision: str = "auto"
+    plugins: Sequence[str] = ()
+
+
+def run(
+    wish: Wish | None = None,
+    *,
+    results: str | Path = "results",
+    jobs: int = 1,
+    timeout_s: float | None = None,
+    device: str = "auto",
+    backend: str = "local",
+    scheduler: str | None = None,
+    rerun: str | None = None,
+    dry_run: bool = False,
+    console: Console | None = None,
+    **wishes: Any,
+) -> Summary:
+    """Run every trial that is asked for and missing, then write ``leaderboard.csv``.
+
+    Parameters
+    ----------
+    wish : what to run; or give its fields as keywords: ``run(methods=["kmeans"], levels=["5%"])``.
+    results : folder of the records.
+    jobs : processes at a time; the threads of this machine are divided among them.
+    timeout_s : seconds after which a trial or stage is killed; None sets no limit.
+    device : ``auto``, ``cpu`` or ``cuda``.
+    backend, scheduler : ``local``, or ``dask`` with the address of a scheduler.
+    rerun : ``stale``, ``failed`` or ``all``: run again what has a record.
+    dry_run : print the plan and stop.
+    console : where to print; nothing is printed without one.
+
+    Returns
+    -------
+    Summary with the number of trials per status and the exit status.
+
+    Raises
+    ------
+    BenchError, RegistryError : something asked for does not exist or does not fit together.
+    """
+    start = time.monotonic()
+    wish = wish or Wish(**wishes)
+    console = console or Console(quiet=True)
+    _check_options(wish, Path(results), jobs, timeout_s, backend, rerun)
+    limits = Limits(jobs, timeout_s, backend, scheduler)
+    forks = not dry_run and is_available() and backend == "local" and device != "cuda"
+    with _server(jobs) if forks else contextlib.nullcontext() as server:
+        problems = registry.discover(wish.plugins)
+        for problem in problems:
+            console.print(problem.message, style="red", markup=False, highlight=False)
+        template = _template(wish, Path(results), jobs, device, fresh=rerun == "all")
+        plan, around = _plan(wish, template, rerun, console)
+        if server is not None and (not plan.tasks or template.device != "cpu"):
+            server.close()
+        summary = Summary({})
+        if not dry_run:
+            summary = _carry_out(plan, limits, around, console, server)
+    summary.broken_plugins = len(problems)
+    summary.seconds = time.monotonic() - start
+    return summary
+
+
+def _server(jobs: int) -> contextlib.AbstractContextManager[ForkServer]:
+    """What is going to fork workers; it imports their libraries while the run is planned."""
+    return fork_server(_threads(jobs), str(datasets.cache_dir() / "logs" / "workers.log"))
+
+
+def _plan(
+    wish: Wish, template: Job, rerun: str | None, console: Console
+) -> tuple[Plan, Surroundings]:
+    """What there is to do, told to `console`, and where it is done."""
+    entries = choose(wish, console)
+    data = datasets.load(wish.dataset, log=lambda text: _say(console, text))
+    part = splits.partition(wish.protocol, len(data.y), data.n_train)
+    around = Surroundings(
+        template=template,
+        n_fit=part.n_fit,
+        X_digest=array_digest(data.X[part.fit]),
+        precision=machine.resolve_precision(wish.precision, template.device),
+        store=Store(Path(template.results)),
+        stages=StageStore(Path(template.cache) / "stages"),
+    )
+    trials = _grid(wish, entries, data).trials()
+    _check_levels({trial.level for trial in trials}, wish.protocol, part.n_fit)
+    plan = make_plan(trials, around, rerun)
+    _say(console, describe(plan, around))
+    return plan, around
+
+
+def _say(console: Console, text: str) -> None:
+    """Print text as it is: what stands in brackets is no markup."""
+    console.print(text, markup=False, highlight=False)
+
+
+def _source(dataset: str) -> str:
+    """The dataset as a worker in any folder finds it: a file by its whole path."""
+    return str(Path(dataset).expanduser().absolute()) if dataset.endswith(".npz") else dataset
+
+
+def _template(wish: Wish, results: Path, jobs: int, device: str, *, fresh: bool) -> Job:
+    """What all jobs of the run have in common."""
+    return Job(
+        trials=(),
+        source=_source(wish.dataset),
+        results=str(results.resolve()),
+        cache=str(datasets.cache_dir().resolve()),
+        plugins=tuple(str(Path(plugin).resolve()) for plugin in wish.plugins),
+        device=machine.resolve_device(device),
+        threads=_threads(jobs),
+        concurrency=jobs,
+        fresh=fresh,
+    )
+
+
+def _threads(jobs: int) -> int:
+    """How many threads each of so many jobs at a time has."""
+    return max(1, machine.core_count() // jobs)
+
+
+def _check_levels(levels: set[str], protocol: str, n_fit: int) -> None:
+    """Refuse a level that cannot be, or that leaves no image to score."""
+    for level in levels:
+        n_labels = splits.Level.parse(level).n_labels(n_fit)
+        if protocol == "transductive" and n_labels == n_fit:
+            raise BenchError(
+                f"level {level} labels all {n_fit:,} images, so none is left to score; use "
+                "--protocol inductive or a lower level"
+            )
+
+
+def _check_options(
+    wish: Wish,
+    results: Path,
+    jobs: int,
+    timeout_s: float | None,
+    backend: str,
+    rerun: str | None,
+) -> None:
+    """Refuse what would otherwise be found wrong too late, or not at all."""
+    if jobs < 1 or wish.seeds < 1:
+        raise BenchError(f"jobs is {jobs} and seeds {wish.seeds}; expected at least 1 of each")
+    if timeout_s is not None and not timeout_s > 0:
+        raise BenchError(
+            f"timeout_s is {timeout_s}; expected seconds above 0, or None for no limit"
+        )
+    if not wish.levels:
+        raise BenchError("no level is given; expected some such as 5% or 500")
+    if backend not in BACKENDS:
+        raise BenchError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
+    if rerun is not None and rerun not in RERUNS:
+        raise BenchError(f"rerun is {rerun!r}; expected one of {', '.join(RERUNS)}")
+    if results.exists() and not results.is_dir():
+        raise BenchError(f"results is {results}, which is no folder; name another one")
+    try:
+        (datasets.cache_dir() / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"nothing can be kept in the cache folder: {error}"
+        raise BenchError(f"{message}; set BENCH_CACHE to a folder of yours") from error
+
+
+def choose(wish: Wish, console: Console) -> tuple[Entry, ...]:
+    """The methods asked for; under ``--all`` those that do not fit the protocol are left out.
+
+    Raises
+    ------
+    BenchError : a method asked for by name does not fit, or none is left.
+    RegistryError : no such method.
+    """
+    if wish.methods is not None:
+        entries = [registry.get(name) for name in dict.fromkeys(wish.methods)]
+        reasons = check_suitable(entries, wish.protocol, wish.selection)
+        if reasons:
+            raise BenchError("; ".join(reasons))
+    else:
+        everything = [registry.get(name) for name in registry.names()]
+        entries = []
+        for entry in (e for e in everything if e.tags.in_all):
+            reasons = check_suitable([entry], wish.protocol, wish.selection)
+            for reason in reasons:
+                _say(console, f"left out: {reason}")
+            if not reasons:
+                entries.append(entry)
+    for name in wish.changes or {}:
+        if registry.get(name) not in entries:
+            raise BenchError(f"--set names {name}, which is not among the methods of this run")
+    if not entries:
+        raise BenchError("no method is left to run; `bench list` shows all")
+    return tuple(entries)
+
+
+def describe(plan: Plan, around: Surroundings) -> str:
+    """The plan for a person: how many trials, what they share, how long it may take."""
+    template = around.template
+    lines = [
+        f"{len(plan.trials)} trials to run, {len(plan.done)} done before; "
+        f"{template.concurrency} at a time with {template.threads} threads, "
+        f"on {template.device} in {around.precision}; records in {template.results}"
+    ]
+    for trials, why, option in (
+        (plan.stale, "have a record made by an older version", "--rerun stale"),
+        (plan.failed_before, "failed before", "--rerun failed"),
+    ):
+        left = [trial for trial in trials if trial not in plan.trials]
+        if left:
+            lines.append(f"{len(left)} {why} and are left as they are ({option} runs them again)")
+    for shared in plan.shared.values():
+        there = ", there already" if shared.there else ""
+        which = _which(shared, plan)
+        lines.append(f"  {shared.name}{which} once for {shared.n_trials} trials{there}")
+    if plan.tasks:
+        lines.append(_estimate(plan, template.concurrency))
+    return "\n".join(lines)
+
+
+def _which(shared: Shared, plan: Plan) -> str:
+    """What tells a stage from the others of its name: `` (n_clusters=700)``; nothing if alone."""
+    alike = [other.params for other in plan.shared.values() if other.name == shared.name]
+    own = [
+        f"{name}={value}"
+        for name, value in shared.params.items()
+        if any(name not in other or other[name] != value for other in alike)
+    ]
+    return f" ({', '.join(own)})" if own else ""
+
+
+def _estimate(plan: Plan, jobs: int) -> str:
+    if plan.unknown == len(plan.tasks):
+        return "no estimate: nothing like this was measured before"
+    text = f"about {duration(plan.seconds / jobs)}, judged by earlier records"
+    return text + (f", and {plan.unknown} tasks of unknown length" if plan.unknown else "")
+
+
+def _grid(wish: Wish, entries: tuple[Entry, ...], data: datasets.Dataset) -> Grid:
+    return Grid(
+        dataset=data.name,
+        dataset_digest=data.digest,
+        n_classes=data.n_classes,
+        entries=entries,
+        levels=tuple(wish.levels),
+        seeds=wish.seeds,
+        protocol=wish.protocol,
+        selection=wish.selection,
+        schedule=wish.schedule,
+        precision=wish.precision,
+        changes=wish.changes or {},
+    )
+
+
+def _carry_out(
+    plan: Plan,
+    limits: Limits,
+    around: Surroundings,
+    console: Console,
+    server: ForkServer | None,
+) -> Summary:
+    """Run the plan and write the leaderboard, now and then and at the end."""
+    results = around.store.results
+
+    def refresh() -> None:
+        from bench.records.leaderboard import leaderboard, write_csv
+
+        write_csv(leaderboard(results), results / "leaderboard.csv")
+
+    def refresh_meanwhile() -> None:
+        """Seeds of one row may differ while records are being replaced: no reason to stop."""
+        try:
+            refresh()
+        except BenchError as error:
+            _say(console, f"no leaderboard yet: {error}")
+
+    logs = Path(around.template.cache) / "logs"
+    seconds = None if plan.unknown else plan.seconds / limits.jobs
+    with Display(console, len(plan.trials), seconds) as display:
+        summary = Runner(plan, limits, around.store, logs, display, refresh_meanwhile, server).run()
+    if any(around.store):
+        refresh()
+    summary.not_run = len(plan.trials) - sum(summary.counts.values())
+    summary.failed_before = len([t for t in plan.failed_before if t not in plan.trials])
+    return summary

@@ -1,0 +1,197 @@
+"""What the suite lends a method while it fits: shared stages, checkpoints, progress, a history."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.core.machine import peak_memory_mib
+from bench.running.stages import DigestMemo, StageKey, StageStore
+from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
+
+CHECKPOINT_SECONDS = float(os.environ.get("BENCH_CHECKPOINT_SECONDS", "20"))
+PROGRESS_SECONDS = 0.2
+Emit = Callable[[dict[str, Any]], None]
+
+
+class FileCheckpoint:
+    """A loop's state in one file, written whole or not at all, at most every so many seconds.
+
+    The file also tells how many seconds the loop had taken; once loaded, `spent_before_s` has them.
+    """
+
+    def __init__(self, path: Path, every_s: float = CHECKPOINT_SECONDS) -> None:
+        self.path = path
+        self.every_s = every_s
+        self.spent_before_s = 0.0
+        self._began = self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state saved last; an unreadable file is said in the log and the loop starts anew."""
+        if not self.path.exists():
+            return None
+        import torch
+
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            state, self.spent_before_s = saved["state"], float(saved["seconds"])
+        except Exception as error:  # damaged bytes fail in many ways, ValueError and KeyError too
+            print(f"checkpoint {self.path} cannot be read ({error}); starting from the beginning")
+            return None
+        print(f"going on from checkpoint {self.path.name}")
+        return state
+
+    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+        """Write ``state()`` if the last one is older than `every_s` seconds, or if forced."""
+        if not force and time.monotonic() - self._last < self.every_s:
+            return
+        import torch
+
+        seconds = self.spent_before_s + time.monotonic() - self._began
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save({"state": state(), "seconds": seconds}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, self.path)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+        self._last = time.monotonic()
+
+
+class SuiteContext(Context):
+    """The context of one fit, or of one stage.
+
+    Parameters
+    ----------
+    stages : the store of shared stages.
+    checkpoints : folder of this fit's own checkpoints; stages keep theirs beside it.
+    emit : takes progress events (dicts) for whoever watches.
+    within : the stage whose context this is; None in a fit.
+    """
+
+    def __init__(
+        self,
+        stages: StageStore,
+        checkpoints: Path,
+        emit: Emit,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int | None = None,
+        digests: DigestMemo | None = None,
+        within: StageKey | None = None,
+    ) -> None:
+        super().__init__(device, precision, threads)
+        self.stages = stages
+        self.checkpoints = checkpoints
+        self.emit = emit
+        self.stage_costs: list[dict[str, Any]] = []
+        self.stage_wall_s = 0.0
+        self._digests = digests or DigestMemo()
+        self._within = within
+        self._rows: list[tuple[str | None, dict[str, Any]]] = []  # with the key of their stage
+        self._checkpoints: list[FileCheckpoint] = []
+        self._last_progress = 0.0
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._last_progress < PROGRESS_SECONDS and done < total:
+            return
+        self._last_progress = now
+        stage = None if self._within is None else self._within.name
+        self.emit({"event": "progress", "in": stage, "what": what, "of": [int(done), int(total)]})
+
+    def log(self, **values: float | int | str | None) -> None:
+        row = {name: _plain(value) for name, value in values.items()}
+        if self._within is None:
+            self._rows.append((None, row))
+        else:
+            self._rows.append((self._within.digest, {"stage": self._within.name} | row))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged, in order; rows of a stage name it as ``stage``."""
+        return [row for _, row in self._rows]
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        self._checkpoints.append(FileCheckpoint(self.checkpoints / f"{name}.pt"))
+        return self._checkpoints[-1]
+
+    @property
+    def spent_before_s(self) -> float:
+        """Seconds that a process which was killed had spent on what this one went on with."""
+        return sum(checkpoint.spent_before_s for checkpoint in self._checkpoints)
+
+    def clear(self) -> None:
+        """Delete this fit's checkpoints: it has ended."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def stage(
+        self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
+    ) -> Arrays:
+        seed = derive_seed(random_state, function.__name__)
+        key = StageKey.of(function, params, self._digests(X), seed, self.precision)
+        start = time.perf_counter()
+        folder = self.checkpoints.parent / f"stage-{key.name}-{key.digest}"
+        inner = SuiteContext(
+            self.stages,
+            folder,
+            self.emit,
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+            digests=self._digests,
+            within=key,
+        )
+        self.emit({"event": "stage", "name": key.name})
+
+        own = {"name": key.name, "version": key.version, "key": key.digest, "params": params}
+
+        def compute() -> tuple[Arrays, dict[str, Any]]:
+            began = time.perf_counter()
+            arrays = function(X, random_state=seed, context=inner, **params)
+            seconds = time.perf_counter() - began - inner.stage_wall_s + inner.spent_before_s
+            cost = {"seconds": seconds, "peak_memory_mib": peak_memory_mib()}
+            facts = {"cost": own | cost, "stages": inner.stage_costs, "history": inner._rows}
+            return arrays, facts
+
+        stage = self.stages.get(key, compute)
+        inner.clear()
+        self.stage_wall_s += time.perf_counter() - start
+        self._adopt(stage.facts)
+        return stage.arrays
+
+    def _adopt(self, facts: dict[str, Any]) -> None:
+        """Add a stage's cost and history, each once however often the stage is asked for.
+
+        What stages within it cost and logged is kept with it: read from the cache it tells what it
+        did afresh.
+        """
+        known = {cost["key"] for cost in self.stage_costs}
+        costs = [*facts["stages"], facts["cost"]]
+        self.stage_costs += [cost for cost in costs if cost["key"] not in known]
+        self._rows += [(key, row) for key, row in facts["history"] if key not in known]
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's own: a fit must not be lost over what JSON lacks."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def request_key(
+    request: StageRequest, X_digest: str, random_state: int, precision: str
+) -> StageKey:
+    """The key of a stage that a method says it will ask for, without computing anything."""
+    seed = derive_seed(random_state, request.name)
+    return StageKey.of(request.function, request.params, X_digest, seed, precision)

@@ -1,0 +1,89 @@
+"""What trials and stages may cost, judged by those that ran before."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from typing import Any
+
+from bench.core.trial import Trial, canonical_digest
+from bench.records.store import Record, Store
+from bench.running.job import Job
+
+OVERHEAD_SECONDS = 4.0  # a job's process: interpreter, imports, data (typical)
+
+
+class Costs:
+    """Seconds that trials and stages took: from the results at hand, else from the shipped table.
+
+    The shipped table ``bench/run/costs.csv`` was derived from this project's committed records by
+    ``python -m bench.running.costs RESULTS``; its first line names the machine.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[tuple[str, ...], float] = {}
+
+    @classmethod
+    def load(cls, store: Store | None) -> Costs:
+        costs = cls()
+        table = resources.files("bench.running").joinpath("costs.csv")
+        if table.is_file():
+            lines = [x for x in table.read_text().splitlines() if not x.startswith("#")]
+            for row in csv.reader(lines[1:]):
+                costs.seconds[tuple(row[:-1])] = float(row[-1])
+        if store is not None:
+            costs.learn(store)
+        return costs
+
+    def learn(self, records: Iterable[Record]) -> None:
+        """Take the costs of finished trials over."""
+        for record in records:
+            cost = record.get("cost")
+            trial = Trial.from_json(record["trial"])
+            if record["status"] == "n/a":
+                self.seconds[_trial_key(trial)] = 0.0
+            if record["status"] != "ok" or not cost:
+                continue
+            self.seconds[_trial_key(trial)] = cost["fit_seconds"] + cost["predict_seconds"]
+            for stage in cost["stages"]:
+                key = _stage_key(trial, stage["name"], stage["params"])
+                self.seconds[key] = stage["seconds"]
+
+    def job(self, job: Job) -> float | None:
+        known = [self.seconds.get(_trial_key(trial)) for trial in job.trials]
+        return None if None in known else max(x for x in known if x is not None) + OVERHEAD_SECONDS
+
+    def stage(self, trial: Trial, name: str, params: Mapping[str, Any]) -> float | None:
+        seconds = self.seconds.get(_stage_key(trial, name, params))
+        return None if seconds is None else seconds + OVERHEAD_SECONDS
+
+
+def _trial_key(trial: Trial) -> tuple[str, ...]:
+    variant = canonical_digest(dict(trial.params))[:8]
+    return ("trial", trial.dataset, trial.protocol, trial.method, variant, trial.level)
+
+
+def _stage_key(trial: Trial, name: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("stage", trial.dataset, trial.protocol, name, canonical_digest(dict(params))[:8], "")
+
+
+def _print_costs(results: str) -> None:
+    """The cost table of a results folder as CSV, with a line that names the machines."""
+    from pathlib import Path
+
+    store = Store(Path(results))
+    costs = Costs()
+    costs.learn(store)
+    measured = [record["environment"] for record in store if record["status"] == "ok"]
+    machines = {f"{m['processor']}, {m['threads']} threads, {m['device']}" for m in measured}
+    print("#", "; ".join(sorted(machines)))
+    print("kind,dataset,protocol,name,params,level,seconds")
+    for key, seconds in sorted(costs.seconds.items()):
+        print(",".join([*key, f"{seconds:.1f}"]))
+
+
+if __name__ == "__main__":
+    import sys
+
+    _print_costs(sys.argv[1])

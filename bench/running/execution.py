@@ -1,0 +1,217 @@
+"""One job in a process of its own, with a hard time limit, its output kept in a log.
+
+This is what a backend calls, on this machine or on another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.running.forkserver import Forked, ForkServer
+from bench.running.job import Job
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+OnEvent = Callable[[dict[str, Any]], None]
+# glibc gives large blocks back to the system when they are freed, and pays page faults for them
+# when the next training step asks for them again: 5 to 10 % of a step of SimCLR. Other C libraries
+# ignore it.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+Process = subprocess.Popen[str] | Forked
+_running: set[Process] = set()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job's process ended: a status of `bench.records.scoring` and, unless ``ok``, a message.
+
+    `written` are the paths of the records that it wrote before, or the stage that it stored.
+    """
+
+    status: str
+    message: str = ""
+    traceback: str | None = None
+    written: tuple[str, ...] = ()
+
+
+def execute(
+    job: Job,
+    log: str,
+    timeout_s: float | None,
+    on_event: OnEvent | None = None,
+    server: ForkServer | None = None,
+) -> Outcome:
+    """Run `job` to its end, or kill it after `timeout_s` seconds.
+
+    Its process is a fork of `server`; without one, and for an accelerator, it is a new process.
+    """
+    kills = _oom_kills()
+    began = time.monotonic()
+    with _log_file(Path(log)) as log_file:
+        try:
+            process = _spawn(job, log_file, server, timeout_s)
+        except TimeoutError:
+            return _expired(timeout_s)
+    left = None if timeout_s is None else max(0.0, began + timeout_s - time.monotonic())
+    events, expired = _watch(process, left, on_event)
+    code = process.wait()
+    written = tuple(event["path"] for event in events if event["event"] == "record")
+    errors = [event for event in events if event["event"] == "error"]
+    if expired:
+        return _expired(timeout_s, written)
+    if errors:
+        error = errors[0]
+        return Outcome(error["status"], error["message"], error["traceback"], written)
+    if isinstance(process, Forked) and process.abandoned:
+        message = "it was killed because the process that forks workers had ended"
+        return Outcome("crashed", message, None, written)
+    return Outcome("ok", written=written) if code == 0 else _death(code, kills, written, log)
+
+
+@contextlib.contextmanager
+def fork_server(threads: int, log: str) -> Iterator[ForkServer]:
+    """A server of workers with so many threads each, which has begun to import their libraries."""
+    with contextlib.closing(ForkServer()) as server:
+        with _log_file(Path(log)) as log_file:
+            server.start(_environment(threads), log_file)
+        yield server
+
+
+def _watch(
+    process: Process, limit_s: float | None, on_event: OnEvent | None
+) -> tuple[list[dict[str, Any]], bool]:
+    """Hear a worker out, and kill it at the limit: its errors and records, and whether it was."""
+    events: list[dict[str, Any]] = []
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        kill(process)
+
+    timer = threading.Timer(limit_s or 0, expire)
+    if limit_s is not None:
+        timer.start()
+    _running.add(process)
+    threading.Thread(target=_end_what_it_started, args=(process,), daemon=True).start()
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not line.endswith("\n"):  # it was killed in the middle of the line
+                break
+            event = json.loads(line)
+            if event["event"] in ("error", "record"):
+                events.append(event)
+            elif on_event is not None:
+                on_event(event)
+        process.wait()
+    finally:
+        timer.cancel()
+        kill(process)
+        _running.discard(process)
+    return events, expired.is_set()
+
+
+def kill(process: Process) -> None:
+    """Kill a worker and whatever it has started; nothing happens if it has ended."""
+    if process.poll() is None:
+        _kill_group(process)
+        process.wait()
+
+
+def _end_what_it_started(process: Process) -> None:
+    """Wait for a worker's end, then kill what it left behind.
+
+    A forked child holds the pipe of the events open: the runner would wait for it for ever.
+    """
+    process.wait()
+    _kill_group(process)
+
+
+def _kill_group(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left, or zombies
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_all() -> None:
+    """Kill every worker of this process."""
+    for process in list(_running):
+        kill(process)
+
+
+def _spawn(job: Job, log_file: Any, server: ForkServer | None, timeout_s: float | None) -> Process:
+    """Start a worker and hand it the job; its standard input stays open as a sign of life."""
+    environment = _environment(job.threads)
+    process: Process
+    if server is None or job.device != "cpu":
+        process = _start(environment, log_file)
+    else:
+        process = server.fork(environment, log_file, timeout_s)
+    assert process.stdin is not None
+    try:
+        process.stdin.write(job.dumps() + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:  # it has died already; whoever waits for it learns how
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+    return process
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """The environment variables of a worker with so many threads."""
+    code = str(Path(__file__).parents[2])
+    path = os.pathsep.join(x for x in (code, os.environ.get("PYTHONPATH")) if x)
+    numbers = {name: str(threads) for name in THREAD_VARIABLES}
+    return KEEP_MEMORY | os.environ | numbers | {"PYTHONPATH": path}
+
+
+def _start(environment: dict[str, str], log_file: Any) -> subprocess.Popen[str]:
+    """A worker as a new process."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-P", "-m", "bench.running.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log_file,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def _log_file(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab")
+
+
+def _expired(timeout_s: float | None, written: tuple[str, ...] = ()) -> Outcome:
+    return Outcome("timeout", f"stopped after the limit of {timeout_s:g} s", None, written)
+
+
+def _death(code: int, kills_before: int, written: tuple[str, ...], log: str) -> Outcome:
+    """What an exit status other than 0 means."""
+    if code >= 0:
+        message = f"the process ended with exit status {code}; its output: {log}"
+        return Outcome("crashed", message, None, written)
+    name = signal.Signals(-code).name
+    if name == "SIGKILL" and _oom_kills() > kills_before:
+        return Outcome("out-of-memory", "the system killed it: memory ran out", None, written)
+    return Outcome("crashed", f"the process was ended by {name}; its output: {log}", None, written)
+
+
+def _oom_kills() -> int:
+    """How many processes this system has killed for want of memory (Linux; else 0)."""
+    counters = Path("/proc/vmstat")
+    if counters.exists():
+        for line in counters.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

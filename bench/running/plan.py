@@ -1,0 +1,194 @@
+"""What a run has to do: which trials are missing, which stages they share, what it may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.core.splits import Level
+from bench.core.trial import Trial, canonical_digest
+from bench.records.scoring import FAILURES
+from bench.records.store import Store, is_stale
+from bench.running.context import request_key
+from bench.running.costs import Costs, _print_costs
+from bench.running.job import Job
+from bench.running.stages import StageStore
+from methods import registry
+
+RERUNS = ("stale", "failed", "all")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One job with its place in the plan: the stages it waits for, what it may cost."""
+
+    job: Job
+    needs: tuple[str, ...] = ()
+    seconds: float | None = None
+
+    @property
+    def title(self) -> str:
+        if self.job.stage:
+            return f"stage {self.job.stage.partition('/')[0]}"
+        first, *others = self.job.trials
+        if not others:
+            return first.title
+        levels = ", ".join(trial.level for trial in self.job.trials)
+        return first.title.replace(f" · {first.level} · ", f" · {levels} · ")
+
+
+@dataclass
+class Shared:
+    """A stage of the plan: what it computes, for how many trials, whether it is there already."""
+
+    name: str
+    params: dict[str, Any]
+    there: bool
+    n_trials: int = 0
+
+
+@dataclass
+class Plan:
+    """Tasks in the order they should start, and what was found before them."""
+
+    tasks: list[Task]
+    done: list[Trial]
+    stale: list[Trial]
+    failed_before: list[Trial]
+    shared: dict[str, Shared] = field(default_factory=dict)
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [t for task in self.tasks if not task.job.stage for t in task.job.trials]
+
+    @property
+    def seconds(self) -> float:
+        """The estimate, of the tasks for which there is one."""
+        return sum(task.seconds for task in self.tasks if task.seconds is not None)
+
+    @property
+    def unknown(self) -> int:
+        """How many tasks there is no estimate for."""
+        return sum(task.seconds is None for task in self.tasks)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a plan depends on besides the trials.
+
+    Parameters
+    ----------
+    template : a job whose fields other than trials and stage every job takes over.
+    n_fit, X_digest : number and digest of the images that methods are fitted on.
+    precision : resolved, ``fp32`` or ``bf16``.
+    store, stages : the records and the shared stages there are.
+    """
+
+    template: Job
+    n_fit: int
+    X_digest: str
+    precision: str
+    store: Store
+    stages: StageStore
+
+
+def make_plan(trials: Iterable[Trial], around: Surroundings, rerun: str | None = None) -> Plan:
+    """What has to be done so that every one of `trials` has a record, cheapest first.
+
+    Without `rerun` that is what has no record yet; ``stale``, ``failed`` or ``all`` add those
+    whose record an older version made, that failed, or every one.
+    """
+    plan = Plan([], [], [], [])
+    pending = [trial for trial in trials if _is_pending(trial, around.store, rerun, plan)]
+    costs = Costs.load(around.store)
+    tasks = [_task(job, around, costs) for job in _jobs(pending, around.template)]
+    tasks.sort(key=lambda task: _order(*task))
+    placed: set[str] = set()
+    for task, requests in tasks:
+        needs: list[str] = []
+        for key, wanted in requests.items():
+            shared = plan.shared.setdefault(key, wanted.shared)
+            shared.n_trials += wanted.n_trials
+            if key not in placed and not shared.there:
+                placed.add(key)
+                # A method names its stages in the order in which they build on each other.
+                plan.tasks.append(Task(wanted.job, tuple(needs), wanted.seconds))
+            if key in placed:
+                needs.append(key)
+        plan.tasks.append(Task(task.job, tuple(needs), task.seconds))
+    return plan
+
+
+def _is_pending(trial: Trial, store: Store, rerun: str | None, plan: Plan) -> bool:
+    """Whether `trial` has to run; notes in `plan` what was found of it."""
+    record = store.read(trial)
+    if record is None:
+        return True
+    if record["status"] in FAILURES:
+        plan.failed_before.append(trial)
+        return rerun in ("failed", "all")
+    if is_stale(record):
+        plan.stale.append(trial)
+        return rerun in ("stale", "all")
+    plan.done.append(trial)
+    return rerun == "all"
+
+
+def _jobs(pending: list[Trial], template: Job) -> list[Job]:
+    """One job per fit: the levels of a method that ignores labels share one."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in pending:
+        shared = not registry.get(trial.method).tags.uses_labels
+        fields = trial.to_json() | {"level": None if shared else trial.level}
+        groups.setdefault(canonical_digest(fields), []).append(trial)
+    return [_with(template, trials=tuple(group)) for group in groups.values()]
+
+
+def _with(template: Job, **changes: Any) -> Job:
+    return Job(**{**template.__dict__, **changes})
+
+
+@dataclass
+class Wanted:
+    """A stage that one task asks for: the job that computes it, its cost, for how many trials."""
+
+    job: Job
+    seconds: float | None
+    shared: Shared
+    n_trials: int = 0
+
+
+Requests = dict[str, Wanted]
+
+
+def _task(job: Job, around: Surroundings, costs: Costs) -> tuple[Task, Requests]:
+    """A job with the stages that it will ask for (key, the job that computes it, its cost)."""
+    first = job.trials[0]
+    method = registry.get(first.method).cls(**first.params, random_state=first.seed)
+    requests: Requests = {}
+    for trial in job.trials:
+        for request in method.stages(Level.parse(trial.level).n_labels(around.n_fit)):
+            key = request_key(request, around.X_digest, trial.seed, around.precision)
+            if key.text not in requests:
+                requests[key.text] = Wanted(
+                    _with(job, trials=(trial,), stage=key.text),
+                    costs.stage(trial, request.name, request.params),
+                    Shared(request.name, dict(request.params), around.stages.has(key)),
+                )
+            requests[key.text].n_trials += 1
+    return Task(job, seconds=costs.job(job)), requests
+
+
+def _order(task: Task, requests: Requests) -> tuple[int, bool, float]:
+    """Cheapest first, seed by seed; a task of unknown cost comes after the known ones."""
+    missing = [wanted for wanted in requests.values() if not wanted.shared.there]
+    parts = [task.seconds, *(wanted.seconds for wanted in missing)]
+    known = [seconds for seconds in parts if seconds is not None]
+    return task.job.trials[0].seed, len(known) < len(parts), sum(known)
+
+
+if __name__ == "__main__":
+    import sys
+
+    _print_costs(sys.argv[1])

@@ -1,0 +1,315 @@
+"""Many jobs: at most so many at a time, stages before what needs them, every failure a record."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.core import machine
+from bench.core.errors import BenchError
+from bench.core.trial import Trial
+from bench.records import scoring as record
+from bench.records.logs import log_path, shared_log_path
+from bench.records.store import Record, Store
+from bench.running.execution import Outcome, execute, kill_all
+from bench.running.forkserver import ForkServer
+from bench.running.plan import Plan, Task
+from bench.running.progress import Display, result_line
+from bench.running.stages import StageStore
+from methods import registry
+
+BACKENDS = ("local", "dask")
+REFRESH_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a plan is carried out.
+
+    Parameters
+    ----------
+    jobs : how many processes at a time.
+    timeout_s : seconds after which a job is killed; None sets no limit.
+    backend : ``local`` (this machine) or ``dask`` (the workers of `scheduler`, which have to see
+        the results and cache folders under the same paths). What has begun on a dask worker goes on
+        there, to its end or its limit, when the run is stopped.
+    """
+
+    jobs: int = 1
+    timeout_s: float | None = None
+    backend: str = "local"
+    scheduler: str | None = None
+
+
+@dataclass
+class Summary:
+    """How a run ended: trials per status, and whether it was stopped before `not_run` trials.
+
+    `failed_before` counts trials that were asked for, failed in an earlier run and were left so.
+    `seconds` is what the run took, `work_seconds` what methods took in fits and stages that ended,
+    all processes together; 0 under dask, which tells nothing of that.
+    """
+
+    counts: dict[str, int]
+    failed_before: int = 0
+    stopped: bool = False
+    not_run: int = 0
+    broken_plugins: int = 0
+    seconds: float = 0.0
+    work_seconds: float = 0.0
+
+    @property
+    def exit_status(self) -> int:
+        bad = self.failed_before or any(self.counts.get(status) for status in record.FAILURES)
+        return 1 if bad or self.stopped or self.broken_plugins else 0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that has been handed over, and each trial's record as it was before (None: none)."""
+
+    number: int
+    task: Task
+    earlier: Mapping[Path, bytes | None]
+
+
+class Runner:
+    """Carries a plan out.
+
+    Parameters
+    ----------
+    plan, limits : what to do and how.
+    store : where records go.
+    logs : folder for what the workers print.
+    display : what a person sees.
+    refresh : called now and then while records come in (writes the leaderboard).
+    server : forks the workers; it is closed at the end. Without one each is a new process.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        limits: Limits,
+        store: Store,
+        logs: Path,
+        display: Display,
+        refresh: Callable[[], None],
+        server: ForkServer | None = None,
+    ) -> None:
+        self.plan = plan
+        self.limits = limits
+        self.store = store
+        self.logs = logs
+        self.display = display
+        self.refresh = refresh
+        self.summary = Summary({})
+        self._waiting = list(plan.tasks)
+        self._outcomes: dict[str, Outcome] = {}
+        self._running: dict[Future[Outcome], Running] = {}
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._server = server
+        self._seconds_left = plan.seconds
+        self._refreshed = time.monotonic()
+
+    def run(self) -> Summary:
+        """Run everything; Ctrl-C (or a termination signal) kills the workers and returns."""
+        executor = make_executor(self.limits)
+        with _interrupts_set(self._stop):
+            try:
+                self._loop(executor)
+            finally:
+                self._end_running()
+                executor.shutdown(wait=False)  # all is over; dask's has no cancel_futures
+        self.summary.stopped = self._stop.is_set()
+        return self.summary
+
+    def _loop(self, executor: Executor) -> None:
+        """Start what can start and finish what has ended, until all is over or `_stop` is set."""
+        while (self._waiting or self._running) and not self._stop.is_set():
+            while self._has_room() and (task := self._next()) is not None:
+                self._submit(executor, task)
+            done, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in done:
+                running = self._running.pop(future)
+                self.display.finish(running.number)
+                self._finish(running.task, _outcome(future), running.earlier)
+
+    def _has_room(self) -> bool:
+        return len(self._running) < self.limits.jobs and not self._stop.is_set()
+
+    def _end_running(self) -> None:
+        """Kill what still runs, and wait for its end."""
+        for future in self._running:
+            future.cancel()
+        while not all(future.done() for future in self._running):
+            kill_all()  # again and again: a worker may just have been starting
+            self._end_server()
+            time.sleep(0.05)
+        self._end_server()
+
+    def _end_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    def _next(self) -> Task | None:
+        """The first task that can start; tasks whose stage failed are recorded as failed."""
+        for task in list(self._waiting):
+            ended = [self._outcomes[key] for key in task.needs if key in self._outcomes]
+            failed = [outcome for outcome in ended if outcome.status != "ok"]
+            if failed:
+                self._waiting.remove(task)
+                self._finish(task, failed[0], self._records_of(task))
+            elif len(ended) == len(task.needs):
+                self._waiting.remove(task)
+                return task
+        return None
+
+    def _submit(self, executor: Executor, task: Task) -> None:
+        number, earlier = id(task), self._records_of(task)
+        self.display.start(number, task.title)
+        arguments = (task.job, str(self._log(task)), self.limits.timeout_s)
+        if self.limits.backend == "local":
+            watch = partial(self._event, number, task)
+            future = executor.submit(execute, *arguments, watch, self._server)
+        else:
+            future = executor.submit(execute, *arguments)
+        self._running[future] = Running(number, task, earlier)
+
+    def _records_of(self, task: Task) -> dict[Path, bytes | None]:
+        """The content of the record of each trial that `task` fits; None where there is none."""
+        trials = () if task.job.stage else task.job.trials
+        return {path: _content(path) for path in map(self.store.path, trials)}
+
+    def _log(self, task: Task) -> Path:
+        if task.job.stage:
+            return self.logs / "stages" / f"{task.job.stage}.log"
+        trial = task.job.trials[0]
+        if registry.get(trial.method).tags.uses_labels:
+            return log_path(self.logs, trial)
+        return shared_log_path(self.logs, trial)
+
+    def _event(self, number: int, task: Task, event: dict[str, Any]) -> None:
+        """An event of a worker; called from the thread that watches it."""
+        if event["event"] == "worked":
+            with self._lock:
+                self.summary.work_seconds += event["seconds"]
+        elif event["event"] != "record":
+            self.display.event(number, task.title, event)
+
+    def _finish(self, task: Task, outcome: Outcome, earlier: Mapping[Path, bytes | None]) -> None:
+        """Count and show what a job left behind, and write the records that it could not write.
+
+        A job may be killed after it has written a record and before it could say so; then the
+        record differs from the `earlier` one.
+        """
+        self._seconds_left -= task.seconds or 0.0
+        if task.job.stage:
+            self._finish_stage(task, outcome)
+            return
+        for trial in task.job.trials:
+            path = self.store.path(trial)
+            found = str(path) in outcome.written or _content(path) != earlier[path]
+            written = self.store.read(trial) if found else None
+            if written is None:
+                written = self._write_failure(task, trial, outcome)
+            status = written["status"]
+            message = (written.get("error") or {}).get("message")
+            self.summary.counts[status] = self.summary.counts.get(status, 0) + 1
+            self.display.line(result_line(trial.title, status, written.get("headline"), message))
+        over = sum(self.summary.counts.values())
+        left = None if self.plan.unknown else self._seconds_left / self.limits.jobs
+        self.display.whole(over, left)
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            self.refresh()
+            self._refreshed = time.monotonic()
+
+    def _finish_stage(self, task: Task, outcome: Outcome) -> None:
+        """Note how a stage ended: well if it is in the store, whole, whatever happened after."""
+        name = task.job.stage.partition("/")[0]
+        stored = StageStore(Path(task.job.cache) / "stages").store.has(task.job.stage)
+        if stored or task.job.stage in outcome.written:
+            outcome = Outcome("ok")
+        elif outcome.status == "ok":
+            outcome = Outcome("crashed", "the process ended without a result")
+        if outcome.status != "ok" and not outcome.message.startswith(f"stage {name} "):
+            message = f"stage {name} failed: {outcome.message}"
+            outcome = replace(outcome, message=message)
+        self._outcomes[task.job.stage] = outcome
+        self.display.line(result_line(f"stage {name}", outcome.status, None, outcome.message))
+
+    def _write_failure(self, task: Task, trial: Trial, outcome: Outcome) -> Record:
+        """The record of a trial whose process wrote none."""
+        job = task.job
+        precision = machine.resolve_precision(trial.precision, job.device)
+        environment = machine.describe(job.device, precision, job.threads, job.concurrency)
+        status = "crashed" if outcome.status == "ok" else outcome.status
+        message = outcome.message or "the process ended without a record"
+        failed = record.failure(trial, status, message, environment, traceback=outcome.traceback)
+        self.store.write(failed)
+        return failed
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    """How a job ended; a backend that broke (a lost worker of a cluster) is a crash of the job."""
+    try:
+        return future.result()
+    except Exception as error:
+        return Outcome("crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
+
+
+def make_executor(limits: Limits) -> Executor:
+    """Threads that each watch one process, or the workers of a dask cluster.
+
+    Raises
+    ------
+    BenchError : dask is not installed, or no scheduler answers.
+    """
+    if limits.backend == "local":
+        return ThreadPoolExecutor(limits.jobs)
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise BenchError(
+            "backend dask needs the package distributed; install this project with [dask]"
+        ) from error
+    try:
+        return Client(limits.scheduler).get_executor(pure=False)
+    except OSError as error:
+        raise BenchError(f"no dask scheduler answers at {limits.scheduler}: {error}") from error
+
+
+@contextlib.contextmanager
+def _interrupts_set(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C and a termination signal set `stop`; only the main thread may ask Python for that.
+
+    An exception could come at any place, between the start of a job and the note that it runs say.
+    Ctrl-C that was ignored from the start (``nohup``, a job in the background) still is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(signum: int, frame: object) -> None:
+        stop.set()
+
+    heeded = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, note) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,355 @@
+"""One job, start to end, in a process of its own: load, split, fit, score, record.
+
+``python -m bench.running.worker`` reads a `Job` as one line of JSON from standard input, writes
+events as lines of JSON to standard output, and everything that a method prints goes to standard
+error, which the runner keeps in a log. When standard input closes, the runner is gone and the
+worker ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.core import machine, splits
+from bench.core.errors import BenchError
+from bench.core.trial import Trial, canonical_digest
+from bench.data import datasets
+from bench.records import scoring as record
+from bench.records import views
+from bench.records.store import Record, Store
+from bench.records.views import View
+from bench.running import stages
+from bench.running.context import Emit, SuiteContext, request_key
+from bench.running.forkserver import import_libraries
+from bench.running.job import Job
+from bench.running.stages import ArrayStore, DigestMemo, StageKey, StageStore
+from methods import registry
+from methods.method import Arrays, Method, StageRequest
+
+
+@dataclass
+class Fit:
+    """What one fit gave: arrays for the cache, facts for the record."""
+
+    arrays: Arrays
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Worker:
+    """Carries one `Job` out.
+
+    Parameters
+    ----------
+    job : what to do.
+    emit : takes events for the runner.
+    """
+
+    def __init__(self, job: Job, emit: Emit) -> None:
+        self.job = job
+        self.emit = emit
+        self.trial = job.trials[0]
+        problems = registry.discover(job.plugins)
+        try:
+            self.entry = registry.get(self.trial.method)
+        except registry.RegistryError as error:
+            raise BenchError("; ".join([str(error), *(p.message for p in problems)])) from error
+        self.precision = machine.resolve_precision(self.trial.precision, job.device)
+        self.environment = machine.describe(
+            job.device, self.precision, job.threads, job.concurrency
+        )
+        self.data = datasets.load(job.source, log=print)
+        if self.data.digest != self.trial.dataset_digest:
+            raise BenchError(
+                f"{job.source} has changed since the run was planned; start the run again"
+            )
+        self.parts = splits.partition(self.trial.protocol, len(self.data.y), self.data.n_train)
+        self.X = self.data.X[self.parts.fit]
+        self.y = self.data.y[self.parts.fit]
+        self.cache = Path(job.cache)
+        self.work_seconds = 0.0
+        self.digests = DigestMemo()
+
+    def run(self) -> None:
+        """Compute the stage, or fit once and write a record for every trial of the job.
+
+        The last event says how long the method itself worked; the rest is what the suite costs.
+        """
+        if self.job.stage:
+            self._compute_stage()
+        else:
+            for trial in self.job.trials:
+                self.emit({"event": "trial", "title": trial.title})
+                self._write(*self._record_of(trial))
+        self.emit({"event": "worked", "seconds": self.work_seconds})
+
+    def _compute_stage(self) -> None:
+        context = self._context("stages")
+        method = self._method()
+        for request in method.stages(self._n_labels(self.trial)):
+            if self._key(request).text == self.job.stage:
+                start = time.perf_counter()
+                context.stage(
+                    request.function, self.X, random_state=self.trial.seed, **request.params
+                )
+                self.work_seconds += time.perf_counter() - start
+                self.emit({"event": "record", "path": self.job.stage})
+
+    def _key(self, request: StageRequest) -> StageKey:
+        return request_key(request, self.digests(self.X), self.trial.seed, self.precision)
+
+    def _method(self) -> Method:
+        return self.entry.cls(**self.trial.params, random_state=self.trial.seed)
+
+    def _n_labels(self, trial: Trial) -> int:
+        return splits.Level.parse(trial.level).n_labels(len(self.y))
+
+    def _record_of(self, trial: Trial) -> tuple[Record, View | None]:
+        """Fit (or take the fit from the cache), score, and say how it went."""
+        n_labels = self._n_labels(trial)
+        if self.entry.tags.needs_labels and n_labels == 0:
+            message = f"{trial.method} learns from labels alone; there are none at {trial.level}"
+            return self._failure(trial, "n/a", message), None
+        try:
+            labelled = self._labelled(trial, n_labels)
+            y = splits.reveal(self.y, labelled)
+            if self.entry.tags.needs_every_class and n_labels:
+                splits.require_every_class(y, self.data.n_classes)
+            if not self.entry.tags.uses_labels:  # one fit serves all levels: it sees none of them
+                y = splits.reveal(self.y, np.array([], dtype=np.int64))
+            fit = self._fit(trial, y)
+            return self._success(trial, fit, labelled), self._view(trial, fit)
+        except Exception as error:  # whatever a method raises becomes its record
+            traceback.print_exc()
+            status = _status_of(error)
+            text = str(error) or type(error).__name__
+            message = text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"
+            failed = self._failure(trial, status, message, traceback=traceback.format_exc())
+            return failed, None
+
+    def _labelled(self, trial: Trial, n_labels: int) -> np.ndarray:
+        """The indices whose labels are revealed; under ``representative`` the method asks."""
+        if trial.selection != "representative" or n_labels == 0:
+            selection = "stratified" if n_labels == 0 else trial.selection
+            return splits.labelled_indices(self.y, n_labels, selection, trial.seed)
+        wanted = self._method().select(self.X, n_labels, context=self._context("select"))
+        return splits.check_selected(wanted, n_labels, len(self.y))
+
+    def _fit_key(self, trial: Trial) -> str:
+        """What a fit depends on; a method that ignores labels does not depend on the level.
+
+        The versions of the stages that it used are compared when a kept fit is read.
+        """
+        labels = (trial.selection, trial.level) if self.entry.tags.uses_labels else None
+        parts = [
+            stages.FORMAT,
+            trial.method,
+            self.entry.cls.version,
+            dict(trial.params),
+            trial.dataset_digest,
+            trial.protocol,
+            trial.seed,
+        ]
+        return canonical_digest([*parts, self.precision, self.job.device, labels])[:24]
+
+    def _fit(self, trial: Trial, y: np.ndarray) -> Fit:
+        """The fit of this trial, computed once and kept in the cache."""
+        key = self._fit_key(trial)
+        store = ArrayStore(self.cache / "fits")
+        with store.lock(key):
+            if self.job.fresh and trial is self.trial:
+                store.remove(key)
+                self._context(key).clear()
+            found = store.read(key)
+            if found is not None and stages.are_current(found[1]["cost"]["stages"]):
+                return Fit(*found)
+            fit = self._compute(key, y)
+            store.write(key, fit.arrays, fit.facts)
+        return fit
+
+    def _compute(self, key: str, y: np.ndarray) -> Fit:
+        """Fit the method on the images and the revealed labels, and time it."""
+        context = self._context(key)
+        method = self._method()
+        start = time.perf_counter()
+        method.fit(self.X, y, context=context)
+        fitted = time.perf_counter()
+        known = self.data.n_classes if (y >= 0).any() and self.entry.tags.uses_labels else None
+        arrays = {"labels": record.check_output(method.labels_, len(y), "labels_", known)}
+        if self.parts.n_test:
+            X_test = self.data.X[self.parts.test]
+            given = method.predict(X_test)
+            arrays["labels_test"] = record.check_output(given, len(X_test), "predict(X)", known)
+        predicted = time.perf_counter()
+        self.work_seconds += predicted - start
+        for name, attribute in (("clusters", "cluster_labels_"), ("soft", "probabilities_")):
+            if hasattr(method, attribute):
+                arrays[name] = np.asarray(getattr(method, attribute))
+        context.clear()
+        return Fit(
+            arrays,
+            {
+                "fit": key,
+                "same_as": getattr(method, "same_as_", None),
+                "cost": {
+                    "fit_seconds": fitted - start - context.stage_wall_s + context.spent_before_s,
+                    "stage_seconds": sum(stage["seconds"] for stage in context.stage_costs),
+                    "predict_seconds": predicted - fitted,
+                    "stages": context.stage_costs,
+                    "peak_memory_mib": max(
+                        [machine.peak_memory_mib()]
+                        + [stage["peak_memory_mib"] for stage in context.stage_costs]
+                    ),
+                },
+                "environment": self.environment,
+                "history": context.history,
+            },
+        )
+
+    def _success(self, trial: Trial, fit: Fit, labelled: np.ndarray) -> Record:
+        tested = "labels_test" in fit.arrays
+        scores = record.score(
+            self.y,
+            fit.arrays["labels"],
+            labelled,
+            n_classes=self.data.n_classes,
+            names_needed=not self.entry.tags.uses_labels,
+            n_clusters=trial.params["n_clusters"],
+            y_test=self.data.y[self.parts.test] if tested else None,
+            labels_test=fit.arrays["labels_test"] if tested else None,
+        )
+        return record.make(
+            trial,
+            "ok",
+            n_labels=len(labelled),
+            **record.headline(trial.protocol, len(labelled), scores),
+            **scores,
+            **fit.facts,
+            versions=self._versions(fit.facts["cost"]["stages"]),
+            digests=self._digests(labelled),
+        )
+
+    def _view(self, trial: Trial, fit: Fit) -> View | None:
+        """What figures show of the clusters: of seed 0, where there are soft assignments."""
+        if trial.seed != 0 or "soft" not in fit.arrays:
+            return None
+        try:
+            return views.make(trial.identity, self.y, fit.arrays, self.data.class_names)
+        except BenchError as error:  # a figure less is no reason to lose the trial
+            print(f"{trial.title} has no views: {error}")
+            return None
+
+    def _failure(self, trial: Trial, status: str, message: str, **parts: Any) -> Record:
+        return record.failure(
+            trial,
+            status,
+            message,
+            self.environment,
+            n_labels=self._n_labels(trial),
+            versions=self._versions(()),
+            digests=self._digests(None),
+            **parts,
+        )
+
+    def _digests(self, labelled: np.ndarray | None) -> dict[str, Any]:
+        split = None if labelled is None else splits.digest(labelled, len(self.y))
+        return {"dataset": self.data.digest, "split": split}
+
+    def _versions(self, used: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """The declared versions of the method and of the stages that it used."""
+        by_name = {stage["name"]: stage["version"] for stage in used}
+        return {"method": self.entry.cls.version, "stages": by_name}
+
+    def _context(self, name: str) -> SuiteContext:
+        return SuiteContext(
+            StageStore(self.cache / "stages"),
+            self.cache / "checkpoints" / name,
+            self.emit,
+            device=self.job.device,
+            precision=self.precision,
+            threads=self.job.threads,
+            digests=self.digests,
+        )
+
+    def _write(self, finished: Record, view: View | None) -> None:
+        shown = None if view is None else view.to_json()
+        path = Store(Path(self.job.results)).write(finished, shown)
+        self.emit(
+            {
+                "event": "record",
+                "path": str(path),
+                "status": finished["status"],
+                "headline": finished.get("headline"),
+                "message": (finished.get("error") or {}).get("message"),
+            }
+        )
+
+
+def _status_of(error: BaseException) -> str:
+    """``out-of-memory`` where `error`, or what made a stage fail, says so; else ``failed``.
+
+    torch has an exception of its own for the memory of the accelerator.
+    """
+    errors = (error, error.__cause__)
+    if any(isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" for e in errors):
+        return "out-of-memory"
+    return "failed"
+
+
+def _end_with_the_runner() -> None:
+    """Leave at once when standard input closes: the runner was killed or wants no more of it."""
+    os.read(0, 1)  # the bare descriptor: a thread that holds sys.stdin's lock breaks Python's exit
+    if os.getpgrp() == os.getpid():  # as the runner starts it: whatever the method started ends too
+        os.killpg(0, signal.SIGKILL)
+    os._exit(3)
+
+
+def _redirect_output() -> Callable[[dict[str, Any]], None]:
+    """Send what is printed to the log (standard error); the real standard output is for events."""
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+
+    def emit(event: dict[str, Any]) -> None:
+        events.write(json.dumps(event) + "\n")
+
+    return emit
+
+
+def main() -> int:
+    """Carry out the job given on standard input; 0 even if trials failed (their records say so)."""
+    emit = _redirect_output()
+    job = Job.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    import_libraries()  # at once in a fork; in a new process before any clock runs
+    import torch
+
+    torch.set_num_threads(job.threads)
+    try:
+        Worker(job, emit).run()
+    except Exception as error:  # the runner turns it into the records of the whole job
+        traceback.print_exc()
+        emit(
+            {
+                "event": "error",
+                "status": _status_of(error),
+                "message": str(error) or type(error).__name__,
+                "traceback": traceback.format_exc(),
+            }
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The classifiers that methods put on labelled or propagated instances."""

@@ -1,0 +1,212 @@
+"""A small augmented convolutional network, one of the heads."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from methods.method import Context
+from methods.toolkit.heads.outputs import network_probabilities
+from methods.toolkit.nets.layers import glorot_
+from methods.toolkit.training import (
+    Resumable,
+    autocast,
+    epoch_order,
+    finite,
+    generator,
+    image_tensor,
+    pixels,
+)
+
+SMALLEST_SIDE = 8  # three halvings leave one pixel
+LOGGED_LOSSES = 20
+_last_order = lru_cache(maxsize=1)(epoch_order)  # one draw for all steps of an epoch
+
+
+class SmallCNN(nn.Module):
+    """Three 3×3 convolutions, each with batch norm, 2×2 max pooling and ReLU, then one dense layer.
+
+    Parameters
+    ----------
+    image_shape : (channels, height, width), both sides at least 8.
+    n_classes : number of outputs.
+    width : filters of the first convolution; each next one has twice as many.
+    dropout : share of the features set to 0 while training.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], n_classes: int, width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        channels, height, dots = image_shape
+        blocks: list[nn.Module] = []
+        for filters in (width, 2 * width, 4 * width):
+            blocks += [
+                nn.Conv2d(channels, filters, 3, padding=1, bias=False),
+                nn.BatchNorm2d(filters),
+                nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),  # commutes with the maximum, here on a quarter of the pixels
+            ]
+            channels, height, dots = filters, height // 2, dots // 2
+        self.features = nn.Sequential(*blocks, nn.Flatten())
+        self.output = nn.Linear(channels * height * dots, n_classes)
+        self.dropout = dropout
+        # Measured on two cores: 70,000 images are predicted in a fifth of the time.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+
+    def forward(self, images: torch.Tensor, drawing: torch.Generator | None = None) -> torch.Tensor:
+        """Logits of `images` ``(n, c, h, w)``; `drawing` (while training) draws the dropout."""
+        features = self.features(images.contiguous(memory_format=torch.channels_last))
+        if drawing is not None:
+            kept = torch.rand(features.shape, generator=drawing) >= self.dropout
+            features = features * kept.to(features.device) / (1 - self.dropout)
+        return self.output(features)
+
+
+class CNN:
+    """A small modern network with augmentation, trained for a fixed number of steps.
+
+    AdamW with a one-cycle learning rate on images that are flipped at random and shifted by up to
+    1/14 of their side (2 of 28 pixels). Every draw is a function of the seed and the step, so that
+    a training that was killed goes on as if it had not been.
+
+    Parameters
+    ----------
+    n_classes : number of classes.
+    seed : of weights, order, augmentation and dropout.
+    steps : optimiser steps, whatever the number of images.
+    batch_size : images per step, at most all of them.
+    lr, weight_decay : AdamW's; the learning rate is the cycle's peak.
+    width, dropout : of `SmallCNN`.
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        seed: int = 0,
+        *,
+        steps: int = 10_000,
+        batch_size: int = 128,
+        lr: float = 3e-3,
+        weight_decay: float = 0.05,
+        width: int = 32,
+        dropout: float = 0.3,
+    ) -> None:
+        for name, value in (("steps", steps), ("batch_size", batch_size), ("width", width)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected at least 1")
+        if not (lr > 0 and 0 <= dropout < 1):
+            raise ValueError(
+                f"lr is {lr}, dropout is {dropout}; expected above 0, and from 0 to below 1"
+            )
+        self.n_classes = n_classes
+        self.seed = seed
+        self.steps = steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.width = width
+        self.dropout = dropout
+
+    def fit(self, X: np.ndarray, y: np.ndarray, context: Context) -> CNN:
+        """Learn from uint8 images, or float ones in [0, 1], of classes ``y`` ``(n,)``.
+
+        Raises
+        ------
+        ValueError : images with a side below 8 pixels.
+        FloatingPointError : a loss that is logged is not finite.
+        """
+        self.classes_, targets = np.unique(y, return_inverse=True)
+        images = image_tensor(X, context.device)
+        classes = torch.from_numpy(targets).to(context.device)
+        network = self._network(images).to(context.device)
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
+        )
+        log_every = max(1, self.steps // LOGGED_LOSSES)
+        run = Resumable("cnn", context, {"network": network, "optimiser": optimiser})
+        for step in range(run.restore().get("step", 0), self.steps):
+            run.save(step=step)
+            rows = self._rows(step, len(images)).to(context.device)
+            drawing = generator(self.seed, "step", step)
+            batch = pixels(augment(images[rows], drawing))
+            with autocast(context):
+                logits = network(batch, drawing)
+            loss = F.cross_entropy(logits.float(), classes[rows])
+            for group in optimiser.param_groups:
+                group["lr"] = one_cycle(step, self.steps, self.lr)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            if (step + 1) % log_every == 0:
+                run.log(step=step + 1, loss=finite(loss, "the CNN's loss"))
+            context.progress("step", step + 1, self.steps)
+        self.network_ = network.eval()
+        self._inference = Context(context.device, context.precision)
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities ``(n, n_classes)`` float32 of uint8 images."""
+        return network_probabilities(
+            self.network_, X, self.classes_, self.n_classes, self._inference
+        )
+
+    def _network(self, images: torch.Tensor) -> SmallCNN:
+        channels, height, width = images.shape[1:]
+        if min(height, width) < SMALLEST_SIDE:
+            raise ValueError(
+                f"the images have {height}x{width} pixels; the network expects at least "
+                f"{SMALLEST_SIDE} a side: enlarge or pad them"
+            )
+        network = SmallCNN((channels, height, width), len(self.classes_), self.width, self.dropout)
+        glorot_(network, generator(self.seed, "weights"))
+        return network
+
+    def _rows(self, step: int, n: int) -> torch.Tensor:
+        """The rows of batch number `step`; what is left over at the end of an epoch waits."""
+        batch_size = min(self.batch_size, n)
+        epoch, position = divmod(step, n // batch_size)
+        start = position * batch_size
+        return _last_order(n, self.seed, epoch)[start : start + batch_size]
+
+
+def augment(images: torch.Tensor, drawing: torch.Generator) -> torch.Tensor:
+    """Each of `images` ``(n, c, h, w)`` flipped left to right or not, then shifted a little.
+
+    Shifts are whole pixels, up to 1/14 of the shorter side and at least 1, along both axes; what
+    comes in from outside is 0. `drawing` is a CPU generator: all devices draw the same.
+    """
+    n, _, height, width = images.shape
+    reach = max(1, round(min(height, width) / 14))
+    flipped = torch.rand(n, 1, generator=drawing) < 0.5
+    down, right = torch.randint(2 * reach + 1, (2, n, 1), generator=drawing)
+    columns = torch.arange(width).expand(n, width)
+    columns = torch.where(flipped, columns.flip(1), columns) + right  # (n, w)
+    rows = torch.arange(height) + down  # (n, h)
+    padded = F.pad(images, (reach, reach, reach, reach))
+    each = torch.arange(n)[:, None, None].to(images.device)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+
+
+def one_cycle(step: int, steps: int, peak: float) -> float:
+    """The learning rate of a step: up to `peak` in the first 30 % of all steps, then down.
+
+    Half cosines, from peak/25 and to peak/250,000.
+
+    References
+    ----------
+    Smith and Topin, Super-convergence: Very fast training of neural networks using large learning
+    rates, 2018.
+    """
+    top = 0.3 * steps
+    if step < top:
+        start, end, share = peak / 25, peak, step / top
+    else:
+        start, end, share = peak, peak / 250_000, (step - top) / (steps - top)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,0 +1,187 @@
+"""The "7 layer deep neural network" of Das and Thada, a head beside those of `classifiers`.
+
+It is kept as their public code has it, oddities included: a single channel with ReLU before the
+dense layers (which can die: then every image looks the same to what follows), sigmoid outputs under
+a categorical cross entropy, and early stopping on the last tenth of whatever it is given.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from methods.method import Context, check_images
+from methods.toolkit.nets.layers import glorot_
+from methods.toolkit.training import (
+    Resumable,
+    adam,
+    autocast,
+    check_training,
+    epoch_order,
+    generator,
+    image_tensor,
+    in_batches,
+    pixels,
+)
+
+HELD_OUT = 0.1
+PREDICT_BATCH = 125  # measured on two cores: half the time of batches of 250 and of 1000
+SMALLEST_SIDE = 7  # three 3×3 convolutions without padding take six pixels
+
+
+class SevenLayerNetwork(nn.Module):
+    """Convolutions of 32, 64 and 128 filters, one channel, 64 dense units, the outputs.
+
+    Parameters
+    ----------
+    image_shape : (channels, height, width), both sides at least 7.
+    n_classes : number of outputs.
+
+    Raises
+    ------
+    ValueError : an image is too small.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], n_classes: int) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        if min(height, width) < SMALLEST_SIDE:
+            raise ValueError(
+                f"the images have {height}x{width} pixels; the network expects at least "
+                f"{SMALLEST_SIDE} a side: enlarge or pad them"
+            )
+        self.one_channel = nn.Sequential(
+            nn.Conv2d(channels, 32, 3),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 3),
+            nn.ReLU(),
+            nn.Conv2d(128, 1, 1),
+            nn.ReLU(),
+        )
+        self.dense = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear((height - 6) * (width - 6), 64),
+            nn.ReLU(),
+            nn.Linear(64, n_classes),
+        )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(n, c, h, w)`` to the sigmoids' logits ``(n, n_classes)``."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.dense(self.one_channel(images))
+
+
+class NN:
+    """`SevenLayerNetwork`, trained as in Das and Thada's code.
+
+    Adam (Keras's epsilon) on shuffled batches of all but the last tenth of the images; it stops
+    when the loss on that tenth has not fallen for `patience` epochs, and keeps the last weights.
+
+    Parameters
+    ----------
+    n_classes : number of classes.
+    seed : of the initial weights and of the order of the images.
+    epochs : the most passes through the images.
+    patience : passes without a smaller loss on the held-out images before it stops.
+    batch_size, lr : images per step, Adam's learning rate.
+
+    Attributes
+    ----------
+    network_ : the trained `SevenLayerNetwork`.
+    active_ : share of the one channel's outputs above 0 on the held-out images; 0 means that the
+        network has died.
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        seed: int = 0,
+        *,
+        epochs: int = 100,
+        patience: int = 8,
+        batch_size: int = 32,
+        lr: float = 1e-3,
+    ) -> None:
+        check_training(epochs=epochs, batch_size=batch_size, lr=lr)
+        if patience < 1:
+            raise ValueError(f"patience is {patience}; expected at least 1")
+        self.n_classes = n_classes
+        self.seed = seed
+        self.epochs = epochs
+        self.patience = patience
+        self.batch_size = batch_size
+        self.lr = lr
+
+    def fit(self, X: np.ndarray, y: np.ndarray, context: Context) -> NN:
+        """Learn from uint8 images, or float ones in [0, 1], of classes ``y`` ``(n,)``.
+
+        Raises
+        ------
+        ValueError : the images are too small.
+        FloatingPointError : the loss is not finite.
+        """
+        images = image_tensor(X, context.device)
+        targets = torch.from_numpy(np.asarray(y, dtype=np.int64)).to(context.device)
+        self.seen_ = np.isin(np.arange(self.n_classes), y)
+        n = max(1, math.floor(len(X) * (1 - HELD_OUT)))  # to learn from
+        rest = slice(n, None) if n < len(X) else slice(None)  # a single image is all there is
+        channels, height, width = images.shape[1:]
+        network = SevenLayerNetwork((channels, height, width), self.n_classes)
+        glorot_(network, generator(self.seed, "weights")).to(context.device)
+        self.network_, self._inference = network, Context(context.device, context.precision)
+        optimiser = adam(network.parameters(), self.lr)
+        run = Resumable("nn", context, {"network": network, "optimiser": optimiser})
+        done, per_epoch = run.restore().get("step", 0), math.ceil(n / self.batch_size)
+        for epoch in range(done // per_epoch, self.epochs):
+            order = epoch_order(n, self.seed, epoch).to(context.device)
+            for rows in order.split(self.batch_size)[done % per_epoch :]:
+                run.save(step=done)
+                loss = self._loss(images[rows], targets[rows])
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                done += 1
+                context.progress("step", done, self.epochs * per_epoch)
+            held_out_loss, self.active_ = self._validate(images[rest], targets[rest])
+            run.log(epoch=epoch + 1, held_out_loss=held_out_loss, active=self.active_)
+            if stalled([row["held_out_loss"] for row in run.history], self.patience):
+                break
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities ``(n, n_classes)`` float32 of uint8 images: sigmoids, scaled to sum 1."""
+        images = image_tensor(check_images(X), self._inference.device)
+        logits = in_batches(self.network_, images, self._inference, PREDICT_BATCH).cpu()
+        logits[:, ~self.seen_] = -math.inf  # a class never seen has probability 0
+        return nn.functional.logsigmoid(logits).softmax(1).numpy()
+
+    def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The mean cross entropy of the sigmoids divided by their sum, as Keras computes it."""
+        with autocast(self._inference):
+            logits = self.network_(pixels(images))
+        log_sigmoids = nn.functional.logsigmoid(logits.float())
+        return nn.functional.cross_entropy(log_sigmoids, targets)
+
+    def _validate(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
+        """Mean loss on held-out images, and the share of the one channel that is not 0 there."""
+        total, active = 0.0, 0.0
+        with torch.inference_mode():
+            for batch, classes in zip(images.split(1000), targets.split(1000), strict=True):
+                total += float(self._loss(batch, classes)) * len(batch)
+                with autocast(self._inference):
+                    channel = self.network_.one_channel(pixels(batch))
+                active += float((channel > 0).float().mean()) * len(batch)
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the network's loss became {total}; lower the learning rate")
+        return total / len(images), active / len(images)
+
+
+def stalled(losses: list[float], patience: int) -> bool:
+    """Whether the smallest loss is `patience` or more epochs old."""
+    return len(losses) - 1 - int(np.argmin(losses)) >= patience

@@ -1,0 +1,1 @@
+"""Label-free work that several methods share, computed once per key."""
