@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -11,18 +12,18 @@ from methods.method import (
     Method,
     StageRequest,
     Tags,
-    check_images,
-    check_labels,
     check_like_fitted,
     derive_seed,
 )
 from methods.registry import register
+from methods.toolkit.rows import kmeans_of_rows
 from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
 from methods.toolkit.stages.kmeans import kmeans, nearest
 from methods.toolkit.training import image_tensor, in_batches
 
 
 @register("kmeans")
+@dataclass(eq=False, repr=False)
 class PixelKMeans(Method):
     """k-means on the pixels; ignores labels.
 
@@ -40,41 +41,29 @@ class PixelKMeans(Method):
     inertia_, n_iter_ : sum of squared distances, and the iterations of the best run.
     """
 
-    tags: ClassVar[Tags] = Tags(uses_labels=False)
+    tags: ClassVar[Tags] = Tags(uses_labels=False, family="k-means")
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"n_init": 5},
         "smoke": {"n_init": 2},
     }
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_init: int = 20,
-        max_iter: int = 300,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_init = n_init
-        self.max_iter = max_iter
-        self.random_state = random_state
+    n_clusters: int = 10
+    _: KW_ONLY
+    n_init: int = 20
+    max_iter: int = 300
+    random_state: int | None = None
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
-    ) -> PixelKMeans:
+    ) -> Self:
         """Fit images ``X`` ``(n, h, w[, c])`` uint8; ``y`` is not used.
 
         Raises
         ------
         ValueError : images, labels or a parameter that cannot be used.
         """
-        X = check_images(X)
-        check_labels(y, len(X), self.n_clusters)
-        [request] = self.stages(0)
-        found = (context or Context()).stage(
-            request.function, X, random_state=self.random_state, **request.params
-        )
-        self.image_shape_ = X.shape[1:]
+        X, y, context = self._begin(X, y, context)
+        found = self._ask(self.stages(0)[0], X, context)
         self.labels_ = np.array(found["labels"])  # copies: the stage's arrays are memory maps
         self.cluster_centers_ = np.array(found["centres"])
         self.inertia_, self.n_iter_ = float(found["inertia"]), int(found["n_iter"])
@@ -91,10 +80,11 @@ class PixelKMeans(Method):
 
 
 @register("cae-kmeans")
+@dataclass(eq=False, repr=False)
 class AutoencoderKMeans(Method):
     """k-means on the embedding of DCEC's convolutional autoencoder; ignores labels.
 
-    It is where DCEC starts: the same autoencoder (the same stage), the same number of runs.
+    It is where DCEC starts: the same autoencoder (the same stage), the same runs of k-means.
 
     Parameters
     ----------
@@ -115,51 +105,36 @@ class AutoencoderKMeans(Method):
     Guo, Liu, Zhu and Yin, Deep Clustering with Convolutional Autoencoders, ICONIP 2017.
     """
 
-    tags: ClassVar[Tags] = Tags(uses_labels=False)
+    version: ClassVar[int] = 2  # scikit-learn's k-means
+    tags: ClassVar[Tags] = Tags(uses_labels=False, family="k-means")
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pretrain_epochs": 20},
         "smoke": {"pretrain_epochs": 2, "n_init": 2},
     }
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        pretrain_epochs: int = 200,
-        batch_size: int = 256,
-        lr: float = 1e-3,
-        embedding_dim: int = 10,
-        n_init: int = 20,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.pretrain_epochs = pretrain_epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.embedding_dim = embedding_dim
-        self.n_init = n_init
-        self.random_state = random_state
+    n_clusters: int = 10
+    _: KW_ONLY
+    pretrain_epochs: int = 200
+    batch_size: int = 256
+    lr: float = 1e-3
+    embedding_dim: int = 10
+    n_init: int = 20
+    random_state: int | None = None
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
-    ) -> AutoencoderKMeans:
+    ) -> Self:
         """Fit images ``X`` ``(n, h, w[, c])`` uint8, h and w at least 8; ``y`` is not used.
 
         Raises
         ------
         ValueError : images, labels or a parameter that cannot be used.
         """
-        X = check_images(X)
-        check_labels(y, len(X), self.n_clusters)
-        context = context or Context()
-        found = kmeans(
-            self._embed(X, context),
-            random_state=derive_seed(self.random_state, "kmeans"),
-            context=context,
-            n_clusters=self.n_clusters,
-            n_init=self.n_init,
-        )
-        self.labels_, self.cluster_centers_ = found["labels"], found["centres"]
+        X, y, context = self._begin(X, y, context)
+        z = self._embed(X, context)
+        seed = derive_seed(self.random_state, "kmeans")
+        found = kmeans_of_rows(z, self.n_clusters, self.n_init, seed)
+        self.labels_, self.cluster_centers_ = found.labels, found.centres
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -183,11 +158,6 @@ class AutoencoderKMeans(Method):
 
     def _embed(self, X: np.ndarray, context: Context) -> np.ndarray:
         """The embedding ``(n, d)`` of the shared autoencoder, which becomes this method's own."""
-        [request] = self.stages(0)
-        pretrained = context.stage(
-            request.function, X, random_state=self.random_state, **request.params
-        )
-        self.image_shape_ = X.shape[1:]
+        pretrained = self._ask(self.stages(0)[0], X, context)
         self.network_ = load_autoencoder(pretrained, self.image_shape_).to(context.device)
-        self._inference = Context(context.device, context.precision)
         return np.array(pretrained["embedding"])  # a copy: the stage's arrays are memory maps

@@ -8,7 +8,8 @@ clusters).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
@@ -18,8 +19,6 @@ from methods.method import (
     Context,
     StageRequest,
     Tags,
-    check_images,
-    check_labels,
     check_like_fitted,
 )
 from methods.registry import register
@@ -47,6 +46,7 @@ def distances_to(centres: np.ndarray, X: np.ndarray) -> np.ndarray:
 
 
 @register("kmeans-distances", in_all=False)
+@dataclass(eq=False, repr=False)
 class KMeansDistances(ClassifierMethod):
     """Logistic regression on the distances to the centres of k-means.
 
@@ -75,60 +75,41 @@ class KMeansDistances(ClassifierMethod):
     Das and Thada, Semi-Supervised Learning on Fashion-MNIST dataset.
     """
 
-    tags: ClassVar[Tags] = Tags(needs_labels=True)
+    tags: ClassVar[Tags] = Tags(needs_labels=True, family="k-means")
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"max_iter": 20, "lr_max_iter": 100},
         "smoke": {"max_iter": 5, "lr_max_iter": 20},
     }
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        k: int = 100,
-        C: float = 1.0,
-        multi_class: str = "ovr",
-        tol: float = 1e-4,
-        lr_max_iter: int = 5000,
-        max_iter: int = 300,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.k = k
-        self.C = C
-        self.multi_class = multi_class
-        self.tol = tol
-        self.lr_max_iter = lr_max_iter
-        self.max_iter = max_iter
-        self.random_state = random_state
+    n_clusters: int = 10
+    _: KW_ONLY
+    k: int = 100
+    C: float = 1.0
+    multi_class: str = "ovr"
+    tol: float = 1e-4
+    lr_max_iter: int = 5000
+    max_iter: int = 300
+    random_state: int | None = None
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
-    ) -> KMeansDistances:
+    ) -> Self:
         """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
 
         Raises
         ------
         ValueError : images, labels or a parameter that cannot be used, or no label at all.
         """
-        X = check_images(X)
-        y = check_labels(y, len(X), self.n_clusters)
+        X, y, context = self._begin(X, y, context)
         labelled = y != UNLABELLED
         if not labelled.any():
             raise ValueError(
                 "KMeansDistances learns its classifier from labelled instances and y holds none "
                 "(all -1): label some, or choose a method that needs no labels"
             )
-        if not 1 <= self.k <= len(X):
-            raise ValueError(
-                f"k is {self.k} with {len(X)} images; expected 1 to {len(X)} centres: ask for fewer"
-            )
         lr = {"C": self.C, "multi_class": self.multi_class, "tol": self.tol}
         head = self._new_head("lr", lr | {"max_iter": self.lr_max_iter})
-        context = context or Context()
-        [request] = self.stages(int(labelled.sum()))
-        found = context.stage(request.function, X, random_state=self.random_state, **request.params)
-        self.image_shape_ = X.shape[1:]
+        found = self._ask(self.stages(0)[0], X, context)
         self.cluster_centers_ = np.array(found["centres"])  # a copy: the stage's is a memory map
         distances = distances_to(self.cluster_centers_, X[labelled])
         self.head_ = head.fit(distances, y[labelled], context)
@@ -148,3 +129,9 @@ class KMeansDistances(ClassifierMethod):
     def stages(self, n_labels: int) -> list[StageRequest]:
         """k-means with k clusters, whatever is labelled; shared with k-means label propagation."""
         return [StageRequest(kmeans, {"n_clusters": self.k, "max_iter": self.max_iter})]
+
+    def _check_parameters(self, n: int) -> None:
+        if not 1 <= self.k <= n:
+            raise ValueError(
+                f"k is {self.k} with {n} images; expected 1 to {n} centres: ask for fewer"
+            )

@@ -23,6 +23,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
 UNLABELLED = -1
+COLUMNS = ("classes", "clusters")
 Arrays = dict[str, np.ndarray]
 StageFunction = TypeVar("StageFunction", bound=Callable[..., Arrays])
 
@@ -40,6 +41,12 @@ class Tags:
     needs_every_class : True when `fit` needs a labelled instance of every class (or none at all).
     inductive : True when `predict` accepts images that `fit` has not seen.
     in_all : part of ``bench run --all``.
+    without_labels : the registered name of the method that this one is where nothing is labelled,
+        because it has nothing better to do. The suite then takes that method's fit, with the
+        parameters of this one that were asked for and that both have.
+    family : a word that methods of one kind share, for figures: ``"dcec"``, ``"scan"``, ...
+    columns : what the columns of ``probabilities_`` are, ``"classes"`` or ``"clusters"``: of
+        clusters the report shows what each holds.
     """
 
     uses_labels: bool = True
@@ -47,6 +54,13 @@ class Tags:
     needs_every_class: bool = False
     inductive: bool = True
     in_all: bool = True
+    without_labels: str | None = None
+    family: str = ""
+    columns: str = "classes"
+
+    def __post_init__(self) -> None:
+        if self.columns not in COLUMNS:
+            raise ValueError(f"columns is {self.columns!r}; expected one of {', '.join(COLUMNS)}")
 
 
 def stage(*, version: int) -> Callable[[StageFunction], StageFunction]:
@@ -178,17 +192,36 @@ def derive_seed(random_state: int | np.integer | None, name: str) -> int:
 
 
 class Method(ClusterMixin, BaseEstimator):
-    """Base class of the methods: `fit_predict` that uses ``y``, and defaults for what is optional.
+    """Base class of the methods, and the whole contract.
 
-    A subclass stores its hyperparameters in ``__init__`` (among them ``n_clusters`` and
-    ``random_state``), and `fit` sets ``labels_`` ``(n,)``: the model's own assignment, never
-    copied from ``y``. With labels, cluster j is class j. A method that over-clusters maps its
-    clusters to classes itself where there are labels and keeps them in ``cluster_labels_``.
+    A method is a scikit-learn estimator. Its hyperparameters are the fields of a dataclass
+    (``@dataclass(eq=False, repr=False)``; a hand-written ``__init__`` that stores them does too),
+    among them ``n_clusters`` and ``random_state``; nothing else happens before `fit`. The defaults
+    are the published ones, the schedule ``paper``.
 
-    `version` is raised whenever `fit` gives something else for the same input: records made by an
-    older version are stale. `schedules` names the parameters that a shorter schedule changes;
-    ``paper`` is the constructor's defaults. ``same_as_`` is set by `fit` when a method did what
-    another one does because it had nothing better (no labels, say).
+    What a method has to have:
+
+    - `fit(X, y, context)`, which returns self and sets ``labels_`` ``(n,)``: the model's own
+      assignment, never copied from ``y``. With labels, cluster j is class j.
+
+    What it may have, and what the suite makes of it:
+
+    - ``version``, raised whenever `fit` gives something else for the same input: records made by an
+      older version are stale.
+    - ``tags``, see `Tags`: for what it is fit, and what it means.
+    - ``schedules``: the parameters that a shorter schedule changes, ``quick`` (minutes) and
+      ``smoke`` (seconds, for tests).
+    - ``predict(X)`` ``(m,)`` for new images, as ``tags.inductive`` says: scored on the test images.
+      On the fitted images it gives ``labels_``.
+    - ``predict_proba(X)`` ``(m, n_clusters)``: soft assignments, rows sum to 1.
+    - ``transform(X)`` ``(m, d)``: the embedding of images.
+    - ``select(X, budget, context)`` ``(budget,)``: the indices whose labels it asks for, under the
+      selection ``representative``.
+    - ``stages(n_labels)``: the shared stages that `fit` will ask its context for.
+    - ``probabilities_`` ``(n, K)``: soft assignments of the fitted images, whose columns are what
+      ``tags.columns`` says. A view of the clusters is kept with the record of seed 0.
+    - ``cluster_labels_`` ``(n,)``: the clusters of a method that over-clusters and maps them to
+      classes itself, where there are labels.
     """
 
     version: ClassVar[int] = 1
@@ -213,6 +246,34 @@ class Method(ClusterMixin, BaseEstimator):
         They stand in the order in which they build on each other, with the parameters of `fit`.
         """
         return []
+
+    def _begin(
+        self, X: np.ndarray, y: np.ndarray | None, context: Context | None
+    ) -> tuple[np.ndarray, np.ndarray, Context]:
+        """Checked images and labels, and a context; what `predict` needs of both is remembered.
+
+        Labels are all -1 for a method that ignores them.
+
+        Raises
+        ------
+        ValueError : images, labels or a parameter that cannot be used.
+        """
+        X = check_images(X)
+        n_clusters: int = self.n_clusters
+        y = check_labels(y, len(X), n_clusters)
+        self._check_parameters(len(X))
+        context = context or Context()
+        self.image_shape_ = X.shape[1:]
+        self._inference = Context(context.device, context.precision)
+        return X, y if self.tags.uses_labels else np.full_like(y, UNLABELLED), context
+
+    def _ask(self, request: StageRequest, X: np.ndarray, context: Context) -> Arrays:
+        """What a stage returns for this method's seed."""
+        seed = self.random_state
+        return context.stage(request.function, X, random_state=seed, **request.params)
+
+    def _check_parameters(self, n: int) -> None:
+        """Raise ValueError for a parameter that n images cannot be fitted with."""
 
 
 def check_images(X: np.ndarray) -> np.ndarray:
@@ -252,6 +313,16 @@ def check_labels(y: np.ndarray | None, n: int, n_clusters: int) -> np.ndarray:
             f"{n_clusters - 1}: set n_clusters to at least the number of classes"
         )
     return y.astype(np.int64)
+
+
+def require_every_class(y: np.ndarray, n_classes: int, why: str) -> None:
+    """Raise ValueError if a class has no labelled instance in ``y``; `why` says what needs it."""
+    missing = sorted(set(range(n_classes)) - set(y.tolist()))
+    if missing:
+        raise ValueError(
+            f"no labelled instance of class {', '.join(map(str, missing))}; {why}: label at least "
+            "one instance of every class, or none at all"
+        )
 
 
 def check_like_fitted(method: Any, X: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -24,13 +24,14 @@ from methods.method import (
     Arrays,
     Context,
     StageRequest,
+    Tags,
     check_images,
-    check_labels,
     derive_seed,
 )
 from methods.registry import register
 from methods.toolkit.heads.table import HEADS, ClassifierMethod
 from methods.toolkit.stages.kmeans import kmeans, nearest
+from methods.toolkit.votes import count_votes
 
 VOTES = ("majority", "nearest")
 TRAIN_ON = ("instances", "centres")
@@ -78,9 +79,7 @@ def cluster_classes(
     nearest_class = np.where(members == NOBODY, UNLABELLED, y[members])
     if vote == "nearest":
         return nearest_class
-    labelled, voters = y != UNLABELLED, nearest_class != UNLABELLED
-    votes = np.zeros((k, y.max() + 1))
-    np.add.at(votes, (clusters[labelled], y[labelled]), 1)
+    voters, votes = nearest_class != UNLABELLED, count_votes(y, clusters, k)
     votes[voters, nearest_class[voters]] += 0.5  # breaks ties, turns no majority over
     return np.where(voters, votes.argmax(1), UNLABELLED)
 
@@ -123,7 +122,6 @@ class KMeansPropagation(ClassifierMethod):
     mlp_epochs, nn_epochs : of the networks (``head="mlp"``, ``head="nn"``): passes, for ``nn`` the
         most.
     max_iter : most iterations of k-means with k clusters.
-    n_init_unlabelled : runs of k-means without any label, where it is the baseline `kmeans`.
     random_state : seed.
 
     Attributes
@@ -133,13 +131,12 @@ class KMeansPropagation(ClassifierMethod):
     cluster_classes_ : ``(k,)`` int64, the class that each cluster took from its labelled members,
         -1 if it has none.
     probabilities_ : ``(n, n_clusters)`` float32.
-    same_as_ : ``"kmeans"`` without any label, else None.
     """
 
+    tags: ClassVar[Tags] = Tags(without_labels="kmeans", family="k-means propagation")
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
-        "quick": {"max_iter": 20, "lr_max_iter": 100, "nn_epochs": 5, "n_init_unlabelled": 5},
-        "smoke": {"max_iter": 5, "lr_max_iter": 20, "mlp_epochs": 3, "nn_epochs": 1}
-        | {"n_init_unlabelled": 2},
+        "quick": {"max_iter": 20, "lr_max_iter": 100, "nn_epochs": 5},
+        "smoke": {"max_iter": 5, "lr_max_iter": 20, "mlp_epochs": 3, "nn_epochs": 1},
     }
 
     n_clusters: int = 10
@@ -154,12 +151,11 @@ class KMeansPropagation(ClassifierMethod):
     mlp_epochs: int = 20
     nn_epochs: int = 100
     max_iter: int = 300
-    n_init_unlabelled: int = 20
     random_state: int | None = None
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
-    ) -> KMeansPropagation:
+    ) -> Self:
         """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
 
         Labels that `select` asked for are those of the instances nearest the centres: then the
@@ -169,15 +165,10 @@ class KMeansPropagation(ClassifierMethod):
         ------
         ValueError : images, labels or a parameter that cannot be used.
         """
-        X = check_images(X)
-        y = check_labels(y, len(X), self.n_clusters)
-        self._check_parameters()
-        context = context or Context()
-        self.image_shape_ = X.shape[1:]
+        X, y, context = self._begin(X, y, context)
         labelled = np.flatnonzero(y != UNLABELLED)
         if len(labelled) == 0:
             return self._fit_unlabelled(X, context)
-        self.same_as_: str | None = None
         found = self._cluster(X, len(labelled), context)
         clusters, distances, centres = found["labels"], found["distances"], found["centres"]
         asked_for = np.array_equal(labelled, self._wanted(found, len(labelled)))
@@ -201,7 +192,7 @@ class KMeansPropagation(ClassifierMethod):
         ValueError : the budget is not between 1 and the number of images.
         """
         X = check_images(X)
-        self._check_parameters()
+        self._check_parameters(len(X))
         if not 1 <= budget <= len(X):
             raise ValueError(f"budget is {budget}; expected 1 to {len(X)}, the number of images")
         return self._wanted(self._cluster(X, budget, context or Context()), budget)
@@ -234,8 +225,7 @@ class KMeansPropagation(ClassifierMethod):
         return np.where(y != UNLABELLED, y, classes[found["labels"]])
 
     def _cluster(self, X: np.ndarray, n_labels: int, context: Context) -> Arrays:
-        [request] = self.stages(n_labels)
-        return context.stage(request.function, X, random_state=self.random_state, **request.params)
+        return self._ask(self.stages(n_labels)[0], X, context)
 
     def _wanted(self, found: Arrays, budget: int) -> np.ndarray:
         """What `select` answers when k-means found these clusters."""
@@ -247,20 +237,17 @@ class KMeansPropagation(ClassifierMethod):
         return np.sort(np.concatenate([members, drawn]))
 
     def _baseline(self) -> PixelKMeans:
-        return PixelKMeans(
-            self.n_clusters, n_init=self.n_init_unlabelled, random_state=self.random_state
-        )
+        return PixelKMeans(self.n_clusters, random_state=self.random_state)
 
-    def _fit_unlabelled(self, X: np.ndarray, context: Context) -> KMeansPropagation:
+    def _fit_unlabelled(self, X: np.ndarray, context: Context) -> Self:
         """Without labels there is nothing to propagate: the baseline `kmeans`."""
-        self.same_as_ = "kmeans"
         self.head_ = HardClusters(self._baseline().fit(X, None, context))
         self.cluster_classes_ = np.full(self.n_clusters, UNLABELLED)
         self._label(X)
         self.cluster_labels_ = self.labels_
         return self
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self, n: int) -> None:
         """Raise ValueError for a parameter that is out of range."""
         _check_choice("vote", self.vote, VOTES)
         _check_choice("head", self.head, HEADS)
@@ -323,8 +310,8 @@ class KMeansPercentile(KMeansPropagation):
         keep = near | (y != UNLABELLED)
         return X[keep], self._propagated(y, found)[keep]
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def _check_parameters(self, n: int) -> None:
+        super()._check_parameters(n)
         if not 0 < self.percentile <= 100:
             raise ValueError(f"percentile is {self.percentile}; expected above 0, at most 100")
 
@@ -359,8 +346,8 @@ class KMeansCentroid(KMeansPropagation):
         members = members[members != NOBODY]
         return X[members], y[members]
 
-    def _check_parameters(self) -> None:
-        super()._check_parameters()
+    def _check_parameters(self, n: int) -> None:
+        super()._check_parameters(n)
         _check_choice("train_on", self.train_on, TRAIN_ON)
 
 

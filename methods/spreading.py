@@ -13,7 +13,8 @@ Zhou, Bousquet, Lal, Weston and Schölkopf, Learning with Local and Global Consi
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy import sparse
@@ -21,7 +22,7 @@ from sklearn import semi_supervised
 from sklearn.neighbors import NearestNeighbors
 
 from methods.baselines import AutoencoderKMeans
-from methods.method import UNLABELLED, Context, Tags, check_images, check_labels
+from methods.method import UNLABELLED, Context, Tags, check_like_fitted
 from methods.registry import register
 
 BLOCK = 10_000  # new images; the distributions of 7 neighbours of each are 6 MB
@@ -87,6 +88,7 @@ def fill_from_nearest(F: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 @register("label-spreading")
+@dataclass(eq=False, repr=False, kw_only=True)
 class LabelSpreading(AutoencoderKMeans):
     """Local and global consistency on the embedding of DCEC's convolutional autoencoder.
 
@@ -123,7 +125,6 @@ class LabelSpreading(AutoencoderKMeans):
     label_distributions_ : the same in float64, which `predict` uses; only with labels.
     n_iter_ : iterations; only with labels.
     network_ : the trained `CAE`.
-    same_as_ : ``"cae-kmeans"`` without any label, else None.
 
     References
     ----------
@@ -131,42 +132,18 @@ class LabelSpreading(AutoencoderKMeans):
     2003.
     """
 
-    same_as_: str | None
-    tags: ClassVar[Tags] = Tags()
+    version: ClassVar[int] = 1
+    tags: ClassVar[Tags] = Tags(without_labels="cae-kmeans", family="graph")
     schedules: ClassVar[dict[str, dict[str, Any]]] = AutoencoderKMeans.schedules
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        n_neighbors: int = 7,
-        alpha: float = 0.2,
-        max_iter: int = 1000,
-        tol: float = 1e-12,
-        pretrain_epochs: int = 200,
-        batch_size: int = 256,
-        lr: float = 1e-3,
-        embedding_dim: int = 10,
-        n_init: int = 20,
-        random_state: int | None = None,
-    ) -> None:
-        super().__init__(
-            n_clusters,
-            pretrain_epochs=pretrain_epochs,
-            batch_size=batch_size,
-            lr=lr,
-            embedding_dim=embedding_dim,
-            n_init=n_init,
-            random_state=random_state,
-        )
-        self.n_neighbors = n_neighbors
-        self.alpha = alpha
-        self.max_iter = max_iter
-        self.tol = tol
+    n_neighbors: int = 7
+    alpha: float = 0.2
+    max_iter: int = 1000
+    tol: float = 1e-12
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
-    ) -> LabelSpreading:
+    ) -> Self:
         """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
 
         Height and width are at least 8.
@@ -175,16 +152,12 @@ class LabelSpreading(AutoencoderKMeans):
         ------
         ValueError : images, labels or a parameter that cannot be used.
         """
-        X = check_images(X)
-        y = check_labels(y, len(X), self.n_clusters)
-        self._check_parameters(len(X))
-        context = context or Context()
-        if (y == UNLABELLED).all():
+        X, y, context = self._begin(X, y, context)
+        self._spread = bool((y != UNLABELLED).any())
+        if not self._spread:
             super().fit(X, y, context)
-            self.same_as_ = "cae-kmeans"
             self.probabilities_ = self._one_hot(self.labels_)
             return self
-        self.same_as_ = None
         z = self._embed(X, context)
         self._neighbours = NearestNeighbors(n_neighbors=self.n_neighbors).fit(z)
         self._same_place = SAME_PLACE * float(np.sqrt(np.square(z).sum(1).mean()))
@@ -215,7 +188,8 @@ class LabelSpreading(AutoencoderKMeans):
 
     def _distributions(self, X: np.ndarray) -> np.ndarray:
         """`predict_proba` in float64."""
-        if getattr(self, "same_as_", None):
+        X = check_like_fitted(self, X)
+        if not self._spread:
             return self._one_hot(super().predict(X))
         z = self.transform(X)
         blocks = []

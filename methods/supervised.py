@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from methods.method import UNLABELLED, Context, Tags, check_images, check_labels
+from methods.method import UNLABELLED, Context, Tags
 from methods.registry import register
 from methods.toolkit.heads.table import ClassifierMethod
 
@@ -17,20 +18,19 @@ class Supervised(ClassifierMethod):
     Its parameters other than ``n_clusters`` and ``random_state`` are those of the classifier.
     """
 
-    tags: ClassVar[Tags] = Tags(needs_labels=True)
+    tags: ClassVar[Tags] = Tags(needs_labels=True, family="supervised")
     head: ClassVar[str]
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
-    ) -> Supervised:
+    ) -> Self:
         """Learn from the images ``X`` ``(n, h, w[, c])`` uint8 with a label in ``y``.
 
         Raises
         ------
         ValueError : images, labels or a parameter that cannot be used, or no label at all.
         """
-        X = check_images(X)
-        y = check_labels(y, len(X), self.n_clusters)
+        X, y, context = self._begin(X, y, context)
         labelled = y != UNLABELLED
         if not labelled.any():
             raise ValueError(
@@ -40,13 +40,13 @@ class Supervised(ClassifierMethod):
         params = self.get_params(deep=False)
         own = {key: params[key] for key in params if key not in ("n_clusters", "random_state")}
         head = self._new_head(self.head, own)
-        self.image_shape_ = X.shape[1:]
-        self.head_ = head.fit(X[labelled], y[labelled], context or Context())
+        self.head_ = head.fit(X[labelled], y[labelled], context)
         self._label(X)
         return self
 
 
 @register("supervised-lr")
+@dataclass(eq=False, repr=False)
 class SupervisedLR(Supervised):
     """Logistic regression on the pixels of the labelled instances.
 
@@ -63,25 +63,17 @@ class SupervisedLR(Supervised):
         "smoke": {"max_iter": 20},
     }
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        C: float = 1.0,
-        multi_class: str = "ovr",
-        tol: float = 1e-4,
-        max_iter: int = 5000,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.C = C
-        self.multi_class = multi_class
-        self.tol = tol
-        self.max_iter = max_iter
-        self.random_state = random_state
+    n_clusters: int = 10
+    _: KW_ONLY
+    C: float = 1.0
+    multi_class: str = "ovr"
+    tol: float = 1e-4
+    max_iter: int = 5000
+    random_state: int | None = None
 
 
 @register("supervised-mlp")
+@dataclass(eq=False, repr=False)
 class SupervisedMLP(Supervised):
     """Multilayer perceptron 784-300-100-10 on the labelled instances.
 
@@ -95,23 +87,16 @@ class SupervisedMLP(Supervised):
     head: ClassVar[str] = "mlp"
     schedules: ClassVar[dict[str, dict[str, Any]]] = {"quick": {}, "smoke": {"epochs": 3}}
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        epochs: int = 20,
-        batch_size: int = 2000,
-        lr: float = 1e-3,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.random_state = random_state
+    n_clusters: int = 10
+    _: KW_ONLY
+    epochs: int = 20
+    batch_size: int = 2000
+    lr: float = 1e-3
+    random_state: int | None = None
 
 
 @register("supervised-nn", in_all=False)
+@dataclass(eq=False, repr=False)
 class SupervisedNN(Supervised):
     """The 7-layer network of Das and Thada on the labelled instances; it can die.
 
@@ -128,25 +113,17 @@ class SupervisedNN(Supervised):
         "smoke": {"epochs": 2},
     }
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        epochs: int = 100,
-        patience: int = 8,
-        batch_size: int = 32,
-        lr: float = 1e-3,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.epochs = epochs
-        self.patience = patience
-        self.batch_size = batch_size
-        self.lr = lr
-        self.random_state = random_state
+    n_clusters: int = 10
+    _: KW_ONLY
+    epochs: int = 100
+    patience: int = 8
+    batch_size: int = 32
+    lr: float = 1e-3
+    random_state: int | None = None
 
 
 @register("supervised-cnn")
+@dataclass(eq=False, repr=False)
 class SupervisedCNN(Supervised):
     """Small augmented convolutional network on the labelled instances: the bar to clear.
 
@@ -164,23 +141,12 @@ class SupervisedCNN(Supervised):
         "smoke": {"steps": 30, "width": 8},
     }
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        *,
-        steps: int = 10_000,
-        batch_size: int = 128,
-        lr: float = 3e-3,
-        weight_decay: float = 0.05,
-        width: int = 32,
-        dropout: float = 0.3,
-        random_state: int | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.width = width
-        self.dropout = dropout
-        self.random_state = random_state
+    n_clusters: int = 10
+    _: KW_ONLY
+    steps: int = 10_000
+    batch_size: int = 128
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    width: int = 32
+    dropout: float = 0.3
+    random_state: int | None = None

@@ -1,4 +1,4 @@
-"""What every training loop here needs: images on the device, seeded draws, precision, batches.
+"""What every training here needs: images on the device, seeded batches, precision, and one loop.
 
 Randomness is stateless: the order of epoch 7 is drawn from (seed, "epoch", 7), never from the state
 that six epochs left behind. So a loop that goes on after a kill draws what it would have drawn.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,19 @@ import torch
 from torch import nn
 
 from methods.method import Arrays, Context, derive_seed
+from methods.toolkit.fast.cuda_graphs import Step, graphed
 
 KERAS_EPSILON = 1e-7  # of Adam; torch's own default is 1e-8
+WEIGHTS = "weights."
+
+Parts = Mapping[str, nn.Module | torch.Tensor]
+
+# From the rows (b,) of a batch and the number of the step: the loss to descend, or that loss and
+# the parts of it that are watched instead; None skips the step.
+Losses = Callable[[torch.Tensor, int], torch.Tensor | tuple[torch.Tensor, ...] | None]
+
+
+# Images, precision, draws
 
 
 def image_tensor(X: np.ndarray, device: str) -> torch.Tensor:
@@ -33,47 +44,6 @@ def image_tensor(X: np.ndarray, device: str) -> torch.Tensor:
 def pixels(images: torch.Tensor) -> torch.Tensor:
     """A batch of uint8 images as float32 in [0, 1]; float images are there already."""
     return images / 255 if images.dtype == torch.uint8 else images
-
-
-def generator(seed: int, *words: object) -> torch.Generator:
-    """A CPU generator for one purpose: a function of `seed` and `words` alone."""
-    name = "/".join(str(word) for word in words)
-    return torch.Generator().manual_seed(derive_seed(seed, name))
-
-
-def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
-    """The shuffled order ``(n,)`` of epoch number `epoch`."""
-    return torch.randperm(n, generator=generator(seed, "epoch", epoch))
-
-
-class Batches:
-    """The rows of each batch, numbered on over all passes through n images.
-
-    ``Batches(...)[i]`` is an int64 tensor on the device. The last batch of a pass is the short
-    rest. It depends on the number i alone, so that a resumed loop goes on.
-
-    Parameters
-    ----------
-    n : number of images.
-    batch_size : images per batch.
-    seed : of the order, a new one in every pass. None takes the images in their own order.
-    device : where the rows are wanted.
-    """
-
-    def __init__(self, n: int, batch_size: int, seed: int | None, device: str) -> None:
-        self._n = n
-        self._batch_size = batch_size
-        self._seed = seed
-        self._device = device
-        self._order = torch.arange(n, device=device)
-        self._pass: int | None = None
-
-    def __getitem__(self, iteration: int) -> torch.Tensor:
-        number, position = divmod(iteration, math.ceil(self._n / self._batch_size))
-        if self._seed is not None and number != self._pass:
-            self._order = epoch_order(self._n, self._seed, number).to(self._device)
-            self._pass = number
-        return self._order[position * self._batch_size : (position + 1) * self._batch_size]
 
 
 def autocast(context: Context) -> contextlib.AbstractContextManager[object]:
@@ -97,7 +67,58 @@ def in_batches(
     return torch.cat(rows)
 
 
-def adam(parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Adam:
+def generator(seed: int, *words: object) -> torch.Generator:
+    """A CPU generator for one purpose: a function of `seed` and `words` alone."""
+    name = "/".join(str(word) for word in words)
+    return torch.Generator().manual_seed(derive_seed(seed, name))
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
+    """The shuffled order ``(n,)`` of epoch number `epoch`."""
+    return torch.randperm(n, generator=generator(seed, "epoch", epoch))
+
+
+class Batches:
+    """The rows of each batch, numbered on over all passes through n images.
+
+    ``batches[i]`` is an int64 tensor on the device, and ``len(batches)`` how many make a pass. A
+    batch depends on its number alone, so that a resumed loop goes on.
+
+    Parameters
+    ----------
+    n : number of images.
+    batch_size : images per batch.
+    seed : of the order, a new one in every pass. None takes the images in their own order.
+    device : where the rows are wanted.
+    whole : True leaves out the short rest of a pass; n below `batch_size` is one batch.
+    """
+
+    def __init__(
+        self, n: int, batch_size: int, seed: int | None, device: str, *, whole: bool = False
+    ) -> None:
+        self._n = n
+        self._batch_size = min(batch_size, n)
+        self._seed = seed
+        self._device = device
+        self._count = n // self._batch_size if whole else math.ceil(n / self._batch_size)
+        self._order = torch.arange(n, device=device)
+        self._pass: int | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        one_pass, position = divmod(number, self._count)
+        if self._seed is not None and one_pass != self._pass:
+            self._order = epoch_order(self._n, self._seed, one_pass).to(self._device)
+            self._pass = one_pass
+        return self._order[position * self._batch_size : (position + 1) * self._batch_size]
+
+
+# Optimisers and what is checked
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
     """Adam as Keras sets it up; on a CUDA device such that a graph can hold its steps."""
     parameters = list(parameters)
     on_cuda = any(parameter.is_cuda for parameter in parameters)
@@ -105,7 +126,7 @@ def adam(parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Ada
 
 
 def check_training(*, epochs: int, batch_size: int, lr: float) -> None:
-    """Raise ValueError for a parameter of a training loop that is out of range."""
+    """Raise ValueError for a parameter of a training that is out of range."""
     if epochs < 0:
         raise ValueError(f"epochs is {epochs}; expected 0 or more")
     if batch_size < 1:
@@ -114,7 +135,179 @@ def check_training(*, epochs: int, batch_size: int, lr: float) -> None:
         raise ValueError(f"lr is {lr}; expected a positive number")
 
 
-WEIGHTS = "weights."
+def check_finite(values: torch.Tensor, what: str) -> None:
+    """Raise FloatingPointError where a value is not finite."""
+    if not bool(values.isfinite().all()):
+        raise FloatingPointError(f"{what} became nan or infinite; lower the learning rate")
+
+
+# The loop
+
+
+class Loop:
+    """Every training loop here: descends the loss of one batch after the other.
+
+    It keeps the history, says how far it has come, and goes on after it was killed: its parts are
+    offered to the context's checkpoint before every step. Whoever takes rows from it descends::
+
+        loop = Loop("cnn", losses, optimiser, batches, context, {"network": network})
+        for steps in loop.epochs(10):
+            for rows in steps:
+                loop.descend(rows)
+            loop.log(epoch=loop.epoch, loss=loop.mean())
+
+    Parameters
+    ----------
+    name : of the checkpoint; errors name it.
+    losses : see `Losses`. It has to draw from nothing but seeds, rows and the number of the step.
+    optimiser : of what is trained.
+    batches : the rows of each step.
+    context : device, progress (``"step"``), history and checkpoint.
+    parts : by name, what is saved besides the optimiser: modules, and tensors that `losses` or the
+        method changes in place.
+    schedule : the learning rate of each step, instead of the optimiser's own.
+    captured : on a CUDA device the steps are replayed as CUDA graphs: then `losses` may read and
+        change nothing but tensors that stay where they are, and ignores the number of the step.
+
+    Attributes
+    ----------
+    done : how many steps are behind.
+    history : the rows that were logged.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        losses: Losses,
+        optimiser: torch.optim.Optimizer,
+        batches: Batches,
+        context: Context,
+        parts: Parts,
+        *,
+        schedule: Callable[[int], float] | None = None,
+        captured: bool = False,
+    ) -> None:
+        self.done = 0
+        self._last = 0
+        self.history: list[dict[str, Any]] = []
+        self._name = name
+        self._losses = losses
+        self._optimiser = optimiser
+        self._batches = batches
+        self._context = context
+        self._schedule = schedule
+        self._parts = parts
+        self._sums = torch.zeros(8, dtype=torch.float64, device=context.device)  # rows, then losses
+        self._n_watched = 1
+        self._step: Step = graphed(self._plain_step, context) if captured else self._plain_step
+        self._checkpoint = context.checkpoint(name)
+        self._restore()
+
+    def steps(self, last: int) -> Iterator[torch.Tensor]:
+        """The rows ``(b,)`` of each step that is left until `last` are done."""
+        yield from self._rows(last, last)
+
+    def epochs(self, n_epochs: int) -> Iterator[Iterator[torch.Tensor]]:
+        """For each epoch that is left, the one that a kill broke off first: `rows` of its steps."""
+        size = len(self._batches)
+        for epoch in range(self.done // size, n_epochs):
+            yield self._rows((epoch + 1) * size, n_epochs * size)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are behind."""
+        return self.done // len(self._batches)
+
+    def _rows(self, until: int, last: int) -> Iterator[torch.Tensor]:
+        """The rows of each step until so many are done; `last` is what is aimed at in the end."""
+        self._last = last
+        while self.done < until:
+            self._checkpoint.save(self._state)
+            yield self._batches[self.done]
+
+    def descend(self, rows: torch.Tensor) -> None:
+        """One step down the gradient of the loss of a batch."""
+        if self._schedule is not None:
+            for group in self._optimiser.param_groups:
+                group["lr"] = self._schedule(self.done)
+        self._step(rows)
+        self.done += 1
+        self._context.progress("step", self.done, self._last)
+
+    def means(self) -> list[float]:
+        """The mean over images of what is watched, since the last call; empty without a step.
+
+        Raises
+        ------
+        FloatingPointError : it is not finite.
+        """
+        n, *sums = self._sums[: 1 + self._n_watched].tolist()  # the one thing the host waits for
+        self._sums.zero_()
+        if n == 0:
+            return []
+        if not all(map(math.isfinite, sums)):
+            raise FloatingPointError(
+                f"the loss of {self._name} became nan or infinite before step {self.done}; lower "
+                "the learning rate"
+            )
+        return [total / n for total in sums]
+
+    def mean(self) -> float | None:
+        """The mean loss over images since the last call; None without a step."""
+        return next(iter(self.means()), None)
+
+    def log(self, **row: float | int | str | None) -> None:
+        """Add a row to the history."""
+        self._context.log(**row)
+        self.history.append(row)
+
+    def _plain_step(self, rows: torch.Tensor) -> None:
+        found = self._losses(rows, self.done)
+        if found is None:
+            return
+        loss, *watched = found if isinstance(found, tuple) else (found,)
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        watched = watched or [loss]
+        self._n_watched = len(watched)
+        weighted = len(rows) * torch.stack([torch.ones_like(loss), *watched]).detach().double()
+        self._sums[: len(weighted)] += weighted  # stays on the device
+
+    def _state(self) -> dict[str, Any]:
+        parts = {"optimiser": self._optimiser, **self._parts}
+        return {
+            "done": self.done,
+            "history": list(self.history),
+            "sums": self._sums,
+            "n_watched": self._n_watched,
+            "parts": {
+                name: part if isinstance(part, torch.Tensor) else part.state_dict()
+                for name, part in parts.items()
+            },
+        }
+
+    def _restore(self) -> None:
+        """Go back to the state saved last, if there is one.
+
+        The history that a killed process had logged died with it, so that it is logged again.
+        """
+        state = self._checkpoint.load()
+        if state is None:
+            return
+        for name, part in {"optimiser": self._optimiser, **self._parts}.items():
+            saved = state["parts"][name]
+            if isinstance(part, torch.Tensor):
+                part.data.copy_(saved)
+            else:
+                part.load_state_dict(saved)
+        self.done, self._n_watched = state["done"], state["n_watched"]
+        self._sums.copy_(state["sums"])
+        for row in state["history"]:
+            self.log(**row)
+
+
+# Networks as arrays
 
 
 def weight_arrays(network: nn.Module) -> Arrays:
@@ -148,57 +341,3 @@ def load_weights(network: nn.Module, arrays: Mapping[str, np.ndarray], part: str
         raise ValueError(
             f"the stored weights do not fit a {type(network).__name__} of this size: {error}"
         ) from error
-
-
-class Resumable:
-    """A training loop that goes on after it was killed: its parts, its history, its checkpoint.
-
-    Parameters
-    ----------
-    name : of the checkpoint.
-    context : whose checkpoint and history are used.
-    parts : by name, what has a ``state_dict``: modules and the optimiser.
-    """
-
-    def __init__(self, name: str, context: Context, parts: Mapping[str, Any]) -> None:
-        self.history: list[dict[str, Any]] = []
-        self._parts = parts
-        self._context = context
-        self._checkpoint = context.checkpoint(name)
-
-    def restore(self) -> dict[str, Any]:
-        """Bring the parts back to the state saved last; the ``values`` saved with it, or nothing.
-
-        The history that a killed process had logged died with it, so that it is logged again.
-        """
-        state = self._checkpoint.load()
-        if state is None:
-            return {}
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        for row in state["history"]:
-            self.log(**row)
-        return state["values"]
-
-    def log(self, **row: float | int | str | None) -> None:
-        """Add a row to the history."""
-        self._context.log(**row)
-        self.history.append(row)
-
-    def save(self, **values: Any) -> None:
-        """Offer the parts, the history and further `values` to the checkpoint."""
-        self._checkpoint.save(
-            lambda: {
-                **{name: part.state_dict() for name, part in self._parts.items()},
-                "history": list(self.history),
-                "values": values,
-            }
-        )
-
-
-def finite(loss: torch.Tensor, what: str) -> float:
-    """The value of a scalar; a FloatingPointError where it is not finite."""
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise FloatingPointError(f"{what} became {value}; lower the learning rate")
-    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,10 +13,9 @@ from methods.method import Context
 from methods.toolkit.heads.outputs import network_probabilities
 from methods.toolkit.nets.layers import glorot_
 from methods.toolkit.training import (
-    Resumable,
+    Batches,
+    Loop,
     autocast,
-    epoch_order,
-    finite,
     generator,
     image_tensor,
     pixels,
@@ -25,7 +23,6 @@ from methods.toolkit.training import (
 
 SMALLEST_SIDE = 8  # three halvings leave one pixel
 LOGGED_LOSSES = 20
-_last_order = lru_cache(maxsize=1)(epoch_order)  # one draw for all steps of an epoch
 
 
 class SmallCNN(nn.Module):
@@ -128,24 +125,24 @@ class CNN:
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
         )
-        log_every = max(1, self.steps // LOGGED_LOSSES)
-        run = Resumable("cnn", context, {"network": network, "optimiser": optimiser})
-        for step in range(run.restore().get("step", 0), self.steps):
-            run.save(step=step)
-            rows = self._rows(step, len(images)).to(context.device)
+        batches = Batches(len(images), self.batch_size, self.seed, context.device, whole=True)
+
+        def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
             drawing = generator(self.seed, "step", step)
             batch = pixels(augment(images[rows], drawing))
             with autocast(context):
                 logits = network(batch, drawing)
-            loss = F.cross_entropy(logits.float(), classes[rows])
-            for group in optimiser.param_groups:
-                group["lr"] = one_cycle(step, self.steps, self.lr)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            if (step + 1) % log_every == 0:
-                run.log(step=step + 1, loss=finite(loss, "the CNN's loss"))
-            context.progress("step", step + 1, self.steps)
+            return F.cross_entropy(logits.float(), classes[rows])
+
+        def rate(step: int) -> float:
+            return one_cycle(step, self.steps, self.lr)
+
+        loop = Loop("cnn", loss, optimiser, batches, context, {"network": network}, schedule=rate)
+        log_every = max(1, self.steps // LOGGED_LOSSES)
+        for rows in loop.steps(self.steps):
+            loop.descend(rows)
+            if loop.done % log_every == 0:
+                loop.log(step=loop.done, loss=loop.mean())
         self.network_ = network.eval()
         self._inference = Context(context.device, context.precision)
         return self
@@ -166,13 +163,6 @@ class CNN:
         network = SmallCNN((channels, height, width), len(self.classes_), self.width, self.dropout)
         glorot_(network, generator(self.seed, "weights"))
         return network
-
-    def _rows(self, step: int, n: int) -> torch.Tensor:
-        """The rows of batch number `step`; what is left over at the end of an epoch waits."""
-        batch_size = min(self.batch_size, n)
-        epoch, position = divmod(step, n // batch_size)
-        start = position * batch_size
-        return _last_order(n, self.seed, epoch)[start : start + batch_size]
 
 
 def augment(images: torch.Tensor, drawing: torch.Generator) -> torch.Tensor:

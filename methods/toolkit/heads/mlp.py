@@ -11,11 +11,11 @@ from methods.method import Context
 from methods.toolkit.heads.outputs import network_probabilities
 from methods.toolkit.nets.layers import glorot_
 from methods.toolkit.training import (
+    Batches,
+    Loop,
     adam,
     autocast,
     check_training,
-    epoch_order,
-    finite,
     generator,
     image_tensor,
     pixels,
@@ -69,17 +69,18 @@ class MLP:
         glorot_(self.network_, generator(self.seed, "weights")).to(context.device)
         self._inference = Context(context.device, context.precision)
         optimiser = adam(self.network_.parameters(), self.lr)
-        for epoch in range(self.epochs):
-            for batch in epoch_order(len(images), self.seed, epoch).split(self.batch_size):
-                rows = batch.to(context.device)
-                with autocast(context):
-                    logits = self.network_(pixels(images[rows]))
-                loss = F.cross_entropy(logits.float(), classes[rows])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            context.log(epoch=epoch + 1, last_batch_loss=finite(loss, "the MLP's loss"))
-            context.progress("epoch", epoch + 1, self.epochs)
+
+        def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
+            with autocast(context):
+                logits = self.network_(pixels(images[rows]))
+            return F.cross_entropy(logits.float(), classes[rows])
+
+        batches = Batches(len(images), self.batch_size, self.seed, context.device)
+        loop = Loop("mlp", loss, optimiser, batches, context, {"network": self.network_})
+        for steps in loop.epochs(self.epochs):
+            for rows in steps:
+                loop.descend(rows)
+            loop.log(epoch=loop.epoch, loss=loop.mean())
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -16,11 +16,11 @@ from torch import nn
 from methods.method import Context, check_images
 from methods.toolkit.nets.layers import glorot_
 from methods.toolkit.training import (
-    Resumable,
+    Batches,
+    Loop,
     adam,
     autocast,
     check_training,
-    epoch_order,
     generator,
     image_tensor,
     in_batches,
@@ -136,21 +136,23 @@ class NN:
         glorot_(network, generator(self.seed, "weights")).to(context.device)
         self.network_, self._inference = network, Context(context.device, context.precision)
         optimiser = adam(network.parameters(), self.lr)
-        run = Resumable("nn", context, {"network": network, "optimiser": optimiser})
-        done, per_epoch = run.restore().get("step", 0), math.ceil(n / self.batch_size)
-        for epoch in range(done // per_epoch, self.epochs):
-            order = epoch_order(n, self.seed, epoch).to(context.device)
-            for rows in order.split(self.batch_size)[done % per_epoch :]:
-                run.save(step=done)
-                loss = self._loss(images[rows], targets[rows])
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                done += 1
-                context.progress("step", done, self.epochs * per_epoch)
+
+        def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
+            return self._loss(images[rows], targets[rows])
+
+        batches = Batches(n, self.batch_size, self.seed, context.device)
+        loop = Loop("nn", loss, optimiser, batches, context, {"network": network})
+        for steps in loop.epochs(self.epochs):
+            for rows in steps:
+                loop.descend(rows)
             held_out_loss, self.active_ = self._validate(images[rest], targets[rest])
-            run.log(epoch=epoch + 1, held_out_loss=held_out_loss, active=self.active_)
-            if stalled([row["held_out_loss"] for row in run.history], self.patience):
+            loop.log(
+                epoch=loop.epoch,
+                loss=loop.mean(),
+                held_out_loss=held_out_loss,
+                active=self.active_,
+            )
+            if stalled([row["held_out_loss"] for row in loop.history], self.patience):
                 break
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,16 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from methods.method import Arrays, Context, check_images, stage
-from methods.toolkit.fast.cuda_graphs import graphed
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.nets.layers import glorot_
 from methods.toolkit.training import (
     WEIGHTS,
-    Resumable,
+    Batches,
+    Loop,
     adam,
     autocast,
     check_training,
-    epoch_order,
     generator,
     image_tensor,
     in_batches,
@@ -46,7 +44,7 @@ def autoencoder(
     ----------
     X : uint8 images ``(n, height, width)`` or ``(n, height, width, channels)``.
     random_state : seed of the initial weights and of the order of the images.
-    context : device, precision, progress (``"epoch"``), history and checkpoint (one per epoch).
+    context : device, precision, progress, history and checkpoint.
     epochs : passes through the images; 0 leaves the initial weights.
     batch_size, lr, embedding_dim : images per step, Adam's learning rate, size of the embedding.
 
@@ -70,27 +68,19 @@ def autoencoder(
     network = CAE(X.shape[1:], embedding_dim)
     glorot_(network, generator(random_state, "weights")).to(context.device)
     optimiser = adam(network.parameters(), lr)
-    run = Resumable("autoencoder", context, {"network": network, "optimiser": optimiser})
-    run.restore()
-    total = torch.zeros((), device=context.device)  # of the loss over images: read once an epoch
 
-    def step(rows: torch.Tensor) -> None:
-        loss = reconstruction_loss(network, pixels(images[rows]), context)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        total.add_(loss.detach(), alpha=len(rows))
+    def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
+        return reconstruction_loss(network, pixels(images[rows]), context)
 
-    train = graphed(step, context)
-    for epoch in range(len(run.history), epochs):
-        total.zero_()
-        order = epoch_order(len(images), random_state, epoch).to(context.device)
-        for rows in order.split(batch_size):
-            train(rows)
-        run.log(epoch=epoch + 1, loss=_finite(float(total) / len(images)))
-        context.progress("epoch", epoch + 1, epochs)
-        run.save()
-    losses = np.array([row["loss"] for row in run.history], dtype=np.float64)
+    batches = Batches(len(images), batch_size, random_state, context.device)
+    loop = Loop(
+        "autoencoder", loss, optimiser, batches, context, {"network": network}, captured=True
+    )
+    for steps in loop.epochs(epochs):
+        for rows in steps:
+            loop.descend(rows)
+        loop.log(epoch=loop.epoch, loss=loop.mean())
+    losses = np.array([row["loss"] for row in loop.history], dtype=np.float64)
     embedding = in_batches(network.encoder, images, context).cpu().numpy()
     return weight_arrays(network) | {"embedding": embedding, "loss": losses}
 
@@ -123,11 +113,3 @@ def load_autoencoder(arrays: Mapping[str, np.ndarray], image_shape: tuple[int, .
     network = CAE(image_shape, embedding_dim=arrays[first].shape[1])
     load_weights(network, arrays)
     return network
-
-
-def _finite(loss: float) -> float:
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the autoencoder's reconstruction loss became {loss}; lower the learning rate lr"
-        )
-    return loss

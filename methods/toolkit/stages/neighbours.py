@@ -50,7 +50,7 @@ def neighbours(X: np.ndarray, *, random_state: int, context: Context, k: int) ->
     buffer = directions.new_empty(min(BLOCK, len(rows)), len(rows))
     for number, block in enumerate(directions.split(BLOCK)):
         start = number * BLOCK
-        # Into the same memory: 143 MB handed out anew for each block were a sixth of the time.
+        # Reuse one buffer: allocating 143 MB per block took a sixth of the time.
         similarity = torch.mm(block, directions.T, out=buffer[: len(block)])  # (BLOCK, n)
         similarity.diagonal(start).fill_(-torch.inf)  # the instance itself
         indices[start : start + len(block)] = similarity.topk(k, dim=1).indices.cpu()
@@ -101,7 +101,11 @@ class NeighbourLists:
         lists[counts == 0, 0] = np.flatnonzero(counts == 0)
         return cls(torch.from_numpy(lists), torch.from_numpy(counts.clip(min=1)))
 
+    def to(self, device: str) -> NeighbourLists:
+        """The same on a device."""
+        return NeighbourLists(self.indices.to(device), self.counts.to(device))
+
     def draw(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """One neighbour of each of `rows` ``(m,)``, drawn uniformly from its list: ``(m,)``."""
-        place = torch.rand(len(rows), generator=generator, dtype=torch.float64)
+        place = torch.rand(len(rows), generator=generator, dtype=torch.float64).to(rows.device)
         return self.indices[rows, (place * self.counts[rows]).long()]

@@ -19,10 +19,10 @@ from methods.method import Arrays, Context, check_images, stage
 from methods.toolkit.augment import STRONG, views
 from methods.toolkit.nets.resnet import SmallResNet, encode, he_
 from methods.toolkit.training import (
-    Resumable,
+    Batches,
+    Loop,
     autocast,
     check_training,
-    epoch_order,
     generator,
     image_tensor,
     weight_arrays,
@@ -129,7 +129,7 @@ def simclr(
     ----------
     X : uint8 images ``(n, height, width)`` or ``(n, height, width, channels)``, n at least 2.
     random_state : seed of the initial weights, of the order of the images and of their views.
-    context : device, precision, progress (``"iteration"``), history and checkpoint (one per epoch).
+    context : device, precision, progress, history and checkpoint.
     epochs : passes through the images; 0 leaves the initial weights.
     batch_size : images per step, each in two views. What is left over of a pass waits for the next.
     lr : the largest learning rate.
@@ -157,22 +157,6 @@ def simclr(
     images = image_tensor(check_images(X), context.device)
     network = SimCLR(X.shape[1:], width, feature_dim, projection_dim)
     he_(network, generator(random_state, "weights")).to(context.device)
-    loss = _train(network, images, epochs, batch_size, lr, temperature, random_state, context)
-    features = encode(network.encoder, images, context).numpy()
-    return weight_arrays(network) | {"features": features, "loss": loss}
-
-
-def _train(
-    network: SimCLR,
-    images: torch.Tensor,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    temperature: float,
-    seed: int,
-    context: Context,
-) -> np.ndarray:
-    """Train on two views of each of the uint8 `images` in a batch; the mean loss of each epoch."""
     optimiser = torch.optim.SGD(
         network.parameters(),
         lr=lr,
@@ -181,37 +165,28 @@ def _train(
         nesterov=True,
         fused=True,
     )
-    run = Resumable("simclr", context, {"network": network, "optimiser": optimiser})
-    run.restore()
+    batches = Batches(len(images), batch_size, random_state, context.device, whole=True)
+    n_steps = epochs * len(batches)
+
+    def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
+        both = images[rows].repeat(2, 1, 1, 1)
+        x = views(both, STRONG, generator(random_state, "views", step))
+        with autocast(context):
+            z1, z2 = network(x).chunk(2)
+        return nt_xent(z1, z2, temperature)
+
+    def rate(step: int) -> float:
+        return lr * cosine_schedule(step, n_steps)
+
+    loop = Loop("simclr", loss, optimiser, batches, context, {"network": network}, schedule=rate)
     network.train()
-    for epoch in range(len(run.history), epochs):
-        losses = []
-        batches = full_batches(epoch_order(len(images), seed, epoch), batch_size)
-        n_steps = epochs * len(batches)
-        for step, rows in enumerate(batches, start=epoch * len(batches)):
-            both = images[rows].repeat(2, 1, 1, 1)
-            x = views(both, STRONG, generator(seed, "views", step))
-            set_lr(optimiser, lr * cosine_schedule(step, n_steps))
-            with autocast(context):
-                z1, z2 = network(x).chunk(2)
-            loss = nt_xent(z1, z2, temperature)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.detach())  # read once, at the end: no wait in each step
-            context.progress("iteration", step + 1, n_steps)
-        run.log(epoch=epoch + 1, loss=finite_mean(losses, "SimCLR's loss"))
-        run.save()
-    return np.array([row["loss"] for row in run.history], dtype=np.float64)
-
-
-def full_batches(order: torch.Tensor, batch_size: int) -> tuple[torch.Tensor, ...]:
-    """`order` in batches of exactly `batch_size`; the rest is left out, or is all there is.
-
-    A short batch would have fewer negatives, and a mean assignment over few images.
-    """
-    whole = len(order) - len(order) % batch_size
-    return order[: whole or None].split(batch_size)
+    for steps in loop.epochs(epochs):
+        for rows in steps:
+            loop.descend(rows)
+        loop.log(epoch=loop.epoch, loss=loop.mean())
+    losses = np.array([row["loss"] for row in loop.history], dtype=np.float64)
+    features = encode(network.encoder, images, context).numpy()
+    return weight_arrays(network) | {"features": features, "loss": losses}
 
 
 def cosine_schedule(step: int, n_steps: int) -> float:
@@ -225,25 +200,6 @@ def cosine_schedule(step: int, n_steps: int) -> float:
     if step < warm_up:
         return (step + 1) / warm_up
     return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(n_steps - warm_up, 1)))
-
-
-def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of all parameters."""
-    for group in optimiser.param_groups:
-        group["lr"] = lr
-
-
-def finite_mean(values: list[torch.Tensor], what: str) -> float:
-    """The mean of scalars.
-
-    Raises
-    ------
-    FloatingPointError : it is not finite.
-    """
-    mean = float(torch.stack(values).double().mean())
-    if not math.isfinite(mean):
-        raise FloatingPointError(f"{what} became {mean}; lower the learning rate")
-    return mean
 
 
 def check_temperature(temperature: float) -> None:

@@ -1,0 +1,81 @@
+"""SCAN's network: the encoder of SimCLR, and a linear head that assigns features to clusters."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from methods.method import Context
+from methods.toolkit.nets.resnet import SmallResNet, encode
+from methods.toolkit.training import check_finite
+
+
+class ClusterNetwork(nn.Module):
+    """Encoder, and a linear head that assigns its features to clusters.
+
+    Parameters
+    ----------
+    image_shape, width, feature_dim : see `SmallResNet`.
+    n_clusters : outputs of the head, the logits of the soft assignment.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, ...], width: int, feature_dim: int, n_clusters: int
+    ) -> None:
+        super().__init__()
+        self.encoder = SmallResNet(image_shape, width, feature_dim)
+        self.head = ClusterHead(feature_dim, n_clusters)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(n, channels, height, width)`` to logits ``(n, n_clusters)``."""
+        return self.head(self.encoder(images))
+
+    def features(self, images: torch.Tensor, context: Context) -> torch.Tensor:
+        """The features ``(n, feature_dim)``, on the CPU, of uint8 images on the device."""
+        return encode(self.encoder, images, context)
+
+    def probabilities(self, features: torch.Tensor) -> np.ndarray:
+        """The soft assignments ``(n, n_clusters)`` float32 of features on the CPU.
+
+        Raises
+        ------
+        FloatingPointError : the last step of the training has spoilt the weights.
+        """
+        device = self.head.weight.device
+        with torch.inference_mode():
+            logits = [self.head(block.to(device)).cpu() for block in features.split(10_000)]
+            probabilities = torch.cat(logits).softmax(1)
+        check_finite(probabilities, "the soft assignments")
+        return probabilities.numpy()
+
+
+class ClusterHead(nn.Linear):
+    """Linear layer on features minus their mean, divided by one scale for all of them."""
+
+    mean: torch.Tensor  # (feature_dim,)
+    scale: torch.Tensor  # ()
+
+    def __init__(self, feature_dim: int, n_clusters: int) -> None:
+        super().__init__(feature_dim, n_clusters)
+        self.register_buffer("mean", torch.zeros(feature_dim))
+        self.register_buffer("scale", torch.ones(()))
+
+    def start_(self, features: torch.Tensor, generator: torch.Generator) -> None:
+        """Draw the weights as torch does, and take mean and scale from features ``(n, d)``.
+
+        The scale is the root mean square of all features, not one per feature: a feature that
+        hardly varies here may vary once the encoder is trained on.
+        """
+        bound = 1 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        nn.init.zeros_(self.bias)
+        self.mean.copy_(features.mean(0))
+        scale = (features - self.mean).square().mean().sqrt()
+        self.scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features ``(n, feature_dim)`` to logits ``(n, n_clusters)``."""
+        return super().forward((features - self.mean) / self.scale)
