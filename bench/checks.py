@@ -15,6 +15,7 @@ from sklearn.base import clone
 
 from bench.core import splits
 from bench.data import datasets
+from methods import registry
 from methods.method import UNLABELLED, Arrays, Context, Method
 from methods.registry import Entry
 
@@ -103,6 +104,16 @@ def check_no_labels(entry: Entry) -> None:
     X, y, _ = sample()
     labels = fitted(entry, X, np.full_like(y, UNLABELLED)).labels_
     assert len(labels) == len(X), "labels_ has to hold one label per image, without labels too"
+
+
+def check_without_labels(entry: Entry) -> None:
+    """The method that ``tags.without_labels`` names is registered, and another one."""
+    other = entry.tags.without_labels
+    if other is not None:
+        assert other != entry.name, f"tags.without_labels is {other!r} itself; name another method"
+        assert other in registry.names(), (
+            f"tags.without_labels is {other!r}, but no method is called so; `bench list` shows all"
+        )
 
 
 def check_same_seed(entry: Entry) -> None:
@@ -202,6 +213,7 @@ CHECKS: tuple[Callable[[Entry], None], ...] = (
     check_labels,
     check_inputs_unchanged,
     check_no_labels,
+    check_without_labels,
     check_same_seed,
     check_uses_labels,
     check_labels_are_the_models_own,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from bench.core.errors import BenchError
 from bench.core.splits import LEVELS, PROTOCOLS, SELECTIONS, Level
+from methods import registry
 from methods.registry import Entry
 
 SCHEDULES = ("paper", "quick", "smoke")
@@ -98,6 +99,28 @@ class Trial:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
         return cls(**values)
+
+
+def fitted_as(trial: Trial) -> Trial:
+    """The trial whose fit serves `trial`: its own, or another method's where nothing is labelled.
+
+    A method says with ``tags.without_labels`` which method it is then. That one has its own
+    parameters for this schedule, except for those that were asked for (by the name of the method or
+    by the user) and that both have.
+
+    Raises
+    ------
+    RegistryError : one of the methods is not registered.
+    """
+    entry = registry.get(trial.method)
+    if entry.tags.without_labels is None or Level.parse(trial.level).amount > 0:
+        return trial
+    other = registry.get(entry.tags.without_labels)
+    plain = other.parameters(trial.schedule, n_clusters=trial.params["n_clusters"])
+    plain.pop("random_state", None)
+    asked = entry.params | dict(trial.variant)
+    changed = {x: asked[x] for x in asked if x in plain and asked[x] != plain[x]}
+    return replace(trial, method=other.name, params=plain | changed, variant=changed)
 
 
 @dataclass(frozen=True)

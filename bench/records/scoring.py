@@ -13,7 +13,7 @@ import numpy as np
 
 from bench.core import metrics
 from bench.core.errors import BenchError
-from bench.core.trial import Trial
+from bench.core.trial import Trial, fitted_as
 
 SCHEMA = 1
 STATUSES = ("ok", "failed", "timeout", "out-of-memory", "crashed", "n/a")
@@ -154,6 +154,21 @@ def check_output(labels: Any, n: int, what: str, n_classes: int | None = None) -
             "cluster_labels_"
         )
     return labels.astype(np.int64)
+
+
+def whose_fit(trial: Trial) -> dict[str, Any]:
+    """What a record says of the method whose fit it is, if that is another one (`fitted_as`).
+
+    Returns
+    -------
+    ``fitted_as``, its name and variant, None where the fit is the trial's own; and ``same_as``, its
+    name where it is no variant: the row of a board in which a reader finds the same.
+    """
+    fitted = fitted_as(trial)
+    if fitted.method == trial.method:
+        return {"same_as": None, "fitted_as": None}
+    other = {"method": fitted.method, "variant": dict(fitted.variant)}
+    return {"same_as": None if fitted.variant else fitted.method, "fitted_as": other}
 
 
 def make(trial: Trial, status: str, **parts: Any) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def is_stale(record: Record) -> bool:
     RegistryError : the method is not registered here.
     """
     made = record.get("versions") or {"method": 0, "stages": {}}
-    of_method = registry.get(record["trial"]["method"]).cls.version
+    fitted = record.get("fitted_as") or record["trial"]  # where another method has fitted
+    of_method = registry.get(fitted["method"]).cls.version
     return made["method"] < of_method or any(
         version < (stage_version(name) or 0) for name, version in made["stages"].items()
     )

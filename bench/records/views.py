@@ -23,13 +23,14 @@ from bench.data import datasets
 from bench.data.datasets import Dataset
 from bench.data.fashion_mnist import FASHION_MNIST
 from bench.records.store import Record, Store
+from methods import registry
+from methods.registry import RegistryError
 
 SCHEMA = 1
 N_IMAGES = 9
 MOST_CLUSTERS = 100  # more are no figure, and no small file
 DIGITS = 4
 REFERENCE = Decimal(5)  # percent
-FAMILIES = {"scan", "dcec"}  # their soft assignments are the clustering, not a classifier on top
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,11 @@ def _cluster(values: Mapping[str, Any]) -> Cluster:
 
 
 def make(
-    identity: str, y: np.ndarray, arrays: Mapping[str, np.ndarray], classes: Sequence[str]
+    identity: str,
+    y: np.ndarray,
+    arrays: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    columns: str,
 ) -> View:
     """The view of a fit.
 
@@ -109,6 +114,8 @@ def make(
     arrays : of the fit: ``soft`` ``(n, K)``, the soft assignments; ``labels`` ``(n,)`` and, where
         the method has it, ``clusters`` ``(n,)``.
     classes : the name of every class.
+    columns : what the columns of the soft assignments are, as the method's tags say: ``"classes"``
+        or ``"clusters"``.
 
     Raises
     ------
@@ -123,29 +130,13 @@ def make(
             f"cluster_labels_ has shape {given.shape}; expected ({len(y)},), the cluster of each "
             "image"
         )
-    assigned = assignment(soft, arrays["labels"], given)
+    assigned = arrays["labels"] if columns == "classes" or given is None else given
     if assigned.max() >= soft.shape[1]:
         raise BenchError(
             f"labels_ holds {assigned.max()}, which is none of the {soft.shape[1]} columns of "
             "probabilities_; expected a column for every cluster"
         )
     return View(identity, tuple(classes), clusters(y, soft, assigned, len(classes)))
-
-
-def assignment(
-    soft: np.ndarray, labels: np.ndarray, clusters: np.ndarray | None = None
-) -> np.ndarray:
-    """The hard assignment ``(n,)`` that the columns of `soft` ``(n, K)`` stand for.
-
-    The columns are classes for k-means propagation, whose clusters are others, and clusters for
-    SCAN with labels, whose labels are the clusters' classes. Their number does not tell which: a
-    propagation may have as many clusters as classes. So it is the assignment that agrees with the
-    largest soft assignment of more images; `labels` if both do equally.
-    """
-    if clusters is None:
-        return labels
-    likeliest = soft.argmax(1)
-    return max((labels, clusters), key=lambda given: int(np.sum(given == likeliest)))
 
 
 def clusters(
@@ -236,8 +227,7 @@ def shown(records: Iterable[Record], level: str) -> list[Trial]:
     by_name: dict[str, dict[str, Record]] = {}
     for record in records:
         trial = Trial.from_json(record["trial"])
-        is_clustering = bool(FAMILIES & set(trial.method.split("-")))
-        if is_clustering and trial.seed == 0 and record["status"] == "ok":
+        if _shows_clusters(trial.method) and trial.seed == 0 and record["status"] == "ok":
             by_name.setdefault(trial.folder.name, {})[trial.level] = record
     chosen = []
     for _, levels in sorted(by_name.items()):
@@ -248,6 +238,14 @@ def shown(records: Iterable[Record], level: str) -> list[Trial]:
         if not levels[wanted].get("same_as"):
             chosen.append(Trial.from_json(levels[wanted]["trial"]))
     return chosen
+
+
+def _shows_clusters(method: str) -> bool:
+    """Whether soft assignments are to clusters; a plugin that is not here does not say."""
+    try:
+        return registry.get(method).tags.columns == "clusters"
+    except RegistryError:
+        return False
 
 
 class Images:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.core.splits import Level
-from bench.core.trial import Trial, canonical_digest
+from bench.core.trial import Trial, canonical_digest, fitted_as
 from bench.records.scoring import FAILURES
 from bench.records.store import Store, is_stale
 from bench.running.context import request_key
@@ -136,17 +136,17 @@ def _is_pending(trial: Trial, store: Store, rerun: str | None, plan: Plan) -> bo
 
 
 def _jobs(pending: list[Trial], template: Job) -> list[Job]:
-    """One job per fit: the levels of a method that ignores labels share one."""
+    """One job per fit: the levels of a method that ignores labels share one.
+
+    So does the level without labels of a method that is that one then.
+    """
     groups: dict[str, list[Trial]] = {}
     for trial in pending:
-        shared = not registry.get(trial.method).tags.uses_labels
-        fields = trial.to_json() | {"level": None if shared else trial.level}
+        fitted = fitted_as(trial)
+        shared = not registry.get(fitted.method).tags.uses_labels
+        fields = fitted.to_json() | {"level": None if shared else trial.level}
         groups.setdefault(canonical_digest(fields), []).append(trial)
-    return [_with(template, trials=tuple(group)) for group in groups.values()]
-
-
-def _with(template: Job, **changes: Any) -> Job:
-    return Job(**{**template.__dict__, **changes})
+    return [replace(template, trials=tuple(group)) for group in groups.values()]
 
 
 @dataclass
@@ -164,15 +164,15 @@ Requests = dict[str, Wanted]
 
 def _task(job: Job, around: Surroundings, costs: Costs) -> tuple[Task, Requests]:
     """A job with the stages that it will ask for (key, the job that computes it, its cost)."""
-    first = job.trials[0]
-    method = registry.get(first.method).cls(**first.params, random_state=first.seed)
     requests: Requests = {}
     for trial in job.trials:
+        fitted = fitted_as(trial)
+        method = registry.get(fitted.method).cls(**fitted.params, random_state=trial.seed)
         for request in method.stages(Level.parse(trial.level).n_labels(around.n_fit)):
             key = request_key(request, around.X_digest, trial.seed, around.precision)
             if key.text not in requests:
                 requests[key.text] = Wanted(
-                    _with(job, trials=(trial,), stage=key.text),
+                    replace(job, trials=(trial,), stage=key.text),
                     costs.stage(trial, request.name, request.params),
                     Shared(request.name, dict(request.params), around.stages.has(key)),
                 )

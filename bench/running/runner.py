@@ -16,8 +16,8 @@ from typing import Any
 
 from bench.core import machine
 from bench.core.errors import BenchError
-from bench.core.trial import Trial
-from bench.records import scoring as record
+from bench.core.trial import Trial, fitted_as
+from bench.records import scoring
 from bench.records.logs import log_path, shared_log_path
 from bench.records.store import Record, Store
 from bench.running.execution import Outcome, execute, kill_all
@@ -69,7 +69,7 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        bad = self.failed_before or any(self.counts.get(status) for status in record.FAILURES)
+        bad = self.failed_before or any(self.counts.get(status) for status in scoring.FAILURES)
         return 1 if bad or self.stopped or self.broken_plugins else 0
 
 
@@ -193,10 +193,10 @@ class Runner:
     def _log(self, task: Task) -> Path:
         if task.job.stage:
             return self.logs / "stages" / f"{task.job.stage}.log"
-        trial = task.job.trials[0]
-        if registry.get(trial.method).tags.uses_labels:
-            return log_path(self.logs, trial)
-        return shared_log_path(self.logs, trial)
+        fitted = fitted_as(task.job.trials[0])
+        if registry.get(fitted.method).tags.uses_labels:
+            return log_path(self.logs, fitted)
+        return shared_log_path(self.logs, fitted)
 
     def _event(self, number: int, task: Task, event: dict[str, Any]) -> None:
         """An event of a worker; called from the thread that watches it."""
@@ -254,7 +254,14 @@ class Runner:
         environment = machine.describe(job.device, precision, job.threads, job.concurrency)
         status = "crashed" if outcome.status == "ok" else outcome.status
         message = outcome.message or "the process ended without a record"
-        failed = record.failure(trial, status, message, environment, traceback=outcome.traceback)
+        failed = scoring.failure(
+            trial,
+            status,
+            message,
+            environment,
+            traceback=outcome.traceback,
+            **scoring.whose_fit(trial),
+        )
         self.store.write(failed)
         return failed
 

@@ -24,10 +24,9 @@ import numpy as np
 
 from bench.core import machine, splits
 from bench.core.errors import BenchError
-from bench.core.trial import Trial, canonical_digest
+from bench.core.trial import Trial, canonical_digest, fitted_as
 from bench.data import datasets
-from bench.records import scoring as record
-from bench.records import views
+from bench.records import scoring, views
 from bench.records.store import Record, Store
 from bench.records.views import View
 from bench.running import stages
@@ -62,7 +61,8 @@ class Worker:
         self.trial = job.trials[0]
         problems = registry.discover(job.plugins)
         try:
-            self.entry = registry.get(self.trial.method)
+            self.fitted = fitted_as(self.trial)  # of all trials of the job
+            self.entry = registry.get(self.fitted.method)
         except registry.RegistryError as error:
             raise BenchError("; ".join([str(error), *(p.message for p in problems)])) from error
         self.precision = machine.resolve_precision(self.trial.precision, job.device)
@@ -79,6 +79,7 @@ class Worker:
         self.y = self.data.y[self.parts.fit]
         self.cache = Path(job.cache)
         self.work_seconds = 0.0
+        self.fresh: set[str] = set()  # the fits that this job has made anew
         self.digests = DigestMemo()
 
     def run(self) -> None:
@@ -110,7 +111,7 @@ class Worker:
         return request_key(request, self.digests(self.X), self.trial.seed, self.precision)
 
     def _method(self) -> Method:
-        return self.entry.cls(**self.trial.params, random_state=self.trial.seed)
+        return self.entry.cls(**self.fitted.params, random_state=self.trial.seed)
 
     def _n_labels(self, trial: Trial) -> int:
         return splits.Level.parse(trial.level).n_labels(len(self.y))
@@ -118,17 +119,18 @@ class Worker:
     def _record_of(self, trial: Trial) -> tuple[Record, View | None]:
         """Fit (or take the fit from the cache), score, and say how it went."""
         n_labels = self._n_labels(trial)
-        if self.entry.tags.needs_labels and n_labels == 0:
+        tags = registry.get(trial.method).tags
+        if tags.needs_labels and n_labels == 0:
             message = f"{trial.method} learns from labels alone; there are none at {trial.level}"
             return self._failure(trial, "n/a", message), None
         try:
             labelled = self._labelled(trial, n_labels)
             y = splits.reveal(self.y, labelled)
-            if self.entry.tags.needs_every_class and n_labels:
+            if tags.needs_every_class and n_labels:
                 splits.require_every_class(y, self.data.n_classes)
             if not self.entry.tags.uses_labels:  # one fit serves all levels: it sees none of them
                 y = splits.reveal(self.y, np.array([], dtype=np.int64))
-            fit = self._fit(trial, y)
+            fit = self._fit(fitted_as(trial), y)
             return self._success(trial, fit, labelled), self._view(trial, fit)
         except Exception as error:  # whatever a method raises becomes its record
             traceback.print_exc()
@@ -168,7 +170,8 @@ class Worker:
         key = self._fit_key(trial)
         store = ArrayStore(self.cache / "fits")
         with store.lock(key):
-            if self.job.fresh and trial is self.trial:
+            if self.job.fresh and key not in self.fresh:
+                self.fresh.add(key)
                 store.remove(key)
                 self._context(key).clear()
             found = store.read(key)
@@ -186,11 +189,11 @@ class Worker:
         method.fit(self.X, y, context=context)
         fitted = time.perf_counter()
         known = self.data.n_classes if (y >= 0).any() and self.entry.tags.uses_labels else None
-        arrays = {"labels": record.check_output(method.labels_, len(y), "labels_", known)}
+        arrays = {"labels": scoring.check_output(method.labels_, len(y), "labels_", known)}
         if self.parts.n_test:
             X_test = self.data.X[self.parts.test]
             given = method.predict(X_test)
-            arrays["labels_test"] = record.check_output(given, len(X_test), "predict(X)", known)
+            arrays["labels_test"] = scoring.check_output(given, len(X_test), "predict(X)", known)
         predicted = time.perf_counter()
         self.work_seconds += predicted - start
         for name, attribute in (("clusters", "cluster_labels_"), ("soft", "probabilities_")):
@@ -201,7 +204,6 @@ class Worker:
             arrays,
             {
                 "fit": key,
-                "same_as": getattr(method, "same_as_", None),
                 "cost": {
                     "fit_seconds": fitted - start - context.stage_wall_s + context.spent_before_s,
                     "stage_seconds": sum(stage["seconds"] for stage in context.stage_costs),
@@ -219,7 +221,7 @@ class Worker:
 
     def _success(self, trial: Trial, fit: Fit, labelled: np.ndarray) -> Record:
         tested = "labels_test" in fit.arrays
-        scores = record.score(
+        scores = scoring.score(
             self.y,
             fit.arrays["labels"],
             labelled,
@@ -229,12 +231,13 @@ class Worker:
             y_test=self.data.y[self.parts.test] if tested else None,
             labels_test=fit.arrays["labels_test"] if tested else None,
         )
-        return record.make(
+        return scoring.make(
             trial,
             "ok",
             n_labels=len(labelled),
-            **record.headline(trial.protocol, len(labelled), scores),
+            **scoring.headline(trial.protocol, len(labelled), scores),
             **scores,
+            **scoring.whose_fit(trial),
             **fit.facts,
             versions=self._versions(fit.facts["cost"]["stages"]),
             digests=self._digests(labelled),
@@ -245,18 +248,20 @@ class Worker:
         if trial.seed != 0 or "soft" not in fit.arrays:
             return None
         try:
-            return views.make(trial.identity, self.y, fit.arrays, self.data.class_names)
+            columns = self.entry.tags.columns
+            return views.make(trial.identity, self.y, fit.arrays, self.data.class_names, columns)
         except BenchError as error:  # a figure less is no reason to lose the trial
             print(f"{trial.title} has no views: {error}")
             return None
 
     def _failure(self, trial: Trial, status: str, message: str, **parts: Any) -> Record:
-        return record.failure(
+        return scoring.failure(
             trial,
             status,
             message,
             self.environment,
             n_labels=self._n_labels(trial),
+            **scoring.whose_fit(trial),
             versions=self._versions(()),
             digests=self._digests(None),
             **parts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ def show(wanted: str, results: Path) -> str:
     error = record.get("error")
     if error:
         lines += [f"message: {error['message']}", error["traceback"] or "no traceback"]
+    if other := record.get("fitted_as"):
+        trial = replace(trial, **other)
     return "\n".join(lines + _log(trial))
 
 
