@@ -17,8 +17,8 @@ from methods import registry
 PROBLEMS = registry.discover()
 N, K, LABELS = 120, 4, 24
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-RECIPE = README.split("<!-- cifar-10 -->\n```python\n")[1].split("```")[0]
+METHODS = (Path(__file__).parents[1] / "methods" / "README.md").read_text()
+RECIPE = METHODS.split("<!-- cifar-10 -->\n```python\n")[1].split("```")[0]
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,15 @@
-"""README is true: its plugin runs as written, its tables name what there is."""
+"""The documents are true: the plugin runs as written, tables and links name what there is."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,16 @@ from methods import registry
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+MOST_BYTES = 9000
+DOCUMENTS = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "bench/README.md",
+    "methods/README.md",
+    "results/README.md",
+    "results/benchmarks/README.md",
+]
 
 
 def plugin() -> tuple[str, str]:
@@ -66,7 +78,8 @@ def test_the_plugin_dropped_into_methods_keeps_the_contract_and_runs(checkout: P
 
 def test_every_method_of_all_is_described() -> None:
     assert registry.discover() == []
-    table = README.partition("## What is compared")[2].partition("## Rules")[0]
+    text = (ROOT / "methods" / "README.md").read_text()
+    table = text.partition("## What is compared")[2].partition("\n## ")[0]
     written = set()
     for cell in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE):
         first, *others = re.findall(r"`([^`]+)`", cell)
@@ -76,5 +89,75 @@ def test_every_method_of_all_is_described() -> None:
     assert written == in_all
 
 
-def test_no_placeholder_is_left() -> None:
-    assert not re.findall(r"@[A-Z]+@", README)
+def test_readme_is_short() -> None:
+    assert len(README.encode()) <= MOST_BYTES
+
+
+def anchors(document: Path) -> set[str]:
+    """What a link can point to in a document: its headings, as GitHub writes them."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_to_what_exists(name: str) -> None:
+    document = ROOT / name
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", document.read_text(), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^()\s]+)\)", text)
+    for link in links:
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = document.parent / path if path else document
+        assert target.exists(), f"{name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{name} links to {link}: no such heading"
+
+
+def test_readme_links_to_all_other_documents() -> None:
+    for name in DOCUMENTS[1:]:
+        assert f"]({name})" in README
+
+
+def leaderboard() -> list[dict[str, str]]:
+    """The rows of the committed leaderboard."""
+    with (ROOT / "results" / "leaderboard.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_data_dictionary_has_the_columns_of_the_csv() -> None:
+    text = (ROOT / "bench" / "README.md").read_text()
+    table = text.partition("<!-- data dictionary -->")[2].partition("<!-- end -->")[0]
+    described = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert described == list(leaderboard()[0])
+
+
+@pytest.mark.parametrize("name", ["README.md", "results/README.md"])
+def test_the_table_says_what_the_leaderboard_says(name: str) -> None:
+    """The first table of the document, of which README has some rows."""
+    board = ["fashion-mnist", "transductive", "stratified", "quick"]
+    measured = {
+        (row["method"], row["level"]): row["headline_mean"]
+        for row in leaderboard()
+        if list(row.values())[:4] == board and not row["variant"]
+    }
+    table = re.search(r"^\| method \|.*?\n\n", (ROOT / name).read_text(), re.M | re.S)
+    assert table, f"{name} has no table of methods"
+    head, _, *rows = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in table[0].split("\n") if line
+    )
+    for method, *cells in rows:
+        for level, cell in zip(head[1:], cells, strict=True):
+            if level.endswith("%"):
+                given = cell.partition(" ")[0].strip("*")
+                expected = measured[method, level]
+                assert (given == "n/a") == (expected == ""), f"{name}: {method} at {level}"
+                if expected:
+                    assert abs(float(given) - float(expected)) <= 0.000501, f"{method} at {level}"
+
+
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {project['version']}\n" in citation
+    assert f"\n## {project['version']} - " in (ROOT / "CHANGELOG.md").read_text()
