@@ -122,7 +122,7 @@ class Checkpoint(Protocol):
     def load(self) -> dict[str, Any] | None:
         """The state saved last, or None at the start."""
 
-    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
         """Offer the state (built only if it is due); tensors, numbers, strings, dicts and lists."""
 
 
@@ -132,7 +132,7 @@ class NoCheckpoint:
     def load(self) -> dict[str, Any] | None:
         return None
 
-    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
         return None
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.core.errors import BenchError
+from bench.core.files import written_whole
 from bench.data.fashion_mnist import FASHION_MNIST, IdxSource, Log, named_folder, search
 
 _LOGGER = logging.getLogger(__name__)
@@ -187,13 +188,10 @@ def _write_copy(home: Path, X: np.ndarray, y: np.ndarray) -> None:
     Two processes may do this at once: both write the same content, and a reader that has
     already mapped the older file keeps it.
     """
-    with _workplace(home) as work:
+    with _said_if_it_cannot_be_written(home):
         for name, array in (("X.npy", X), ("y.npy", y)):
-            with open(work / name, "wb") as file:
+            with written_whole(home / name) as file:
                 np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(work / name, home / name)
 
 
 @contextmanager
@@ -202,10 +200,16 @@ def _workplace(home: Path) -> Iterator[Path]:
 
     A killed process leaves its folder behind, where nothing ever reads it.
     """
-    try:
+    with _said_if_it_cannot_be_written(home):
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=home) as work:
             yield Path(work)
+
+
+@contextmanager
+def _said_if_it_cannot_be_written(home: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise BenchError(
             f"Cannot write to the cache folder {home}: {error.strerror or error}. "

@@ -15,11 +15,12 @@ from typing import Any
 import pandas as pd
 
 from bench.core.errors import BenchError
+from bench.core.files import write_text
 from bench.core.trial import Trial
 from bench.records.published import Data, Figure, Setting, known_data, records_of, trial_of
 from bench.records.scoring import FAILURES
 from bench.records.statistics import t_interval
-from bench.records.store import Record, Store, is_stale, write_atomically
+from bench.records.store import Record, Store, is_stale
 from methods.registry import RegistryError
 
 NEEDS_DATA = "needs data: bench run --dataset FILE.npz"
@@ -208,7 +209,7 @@ def note(finding: Finding) -> str:
 def write_csv(findings: Iterable[Finding], path: Path) -> None:
     """Write ``verify.csv``: `COLUMNS`, numbers as numbers, empty where nothing is."""
     table = pd.DataFrame([_row(finding) for finding in findings], columns=COLUMNS)
-    write_atomically(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def _row(finding: Finding) -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 
 from bench.core.errors import BenchError
+from bench.core.files import write_text
 from bench.core.splits import Level
 from bench.records.scoring import FAILURES
 from bench.records.statistics import compare, t_interval
-from bench.records.store import load_results, write_atomically
+from bench.records.store import load_results
 
 # fmt: off
 COLUMNS = [
@@ -155,7 +156,7 @@ def _ties(table: pd.DataFrame, trials: pd.DataFrame) -> list[str | None]:
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write the leaderboard: the designed columns, numbers as numbers, empty where nothing is."""
     table = table[COLUMNS].assign(n_labels=table["n_labels"].astype("Int64"))
-    write_atomically(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 @dataclass(frozen=True)

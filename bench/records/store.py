@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import BenchError
+from bench.core.files import write_text
 from bench.core.trial import Trial
 from methods import registry
 from methods.method import stage_version
@@ -75,9 +74,9 @@ class Store:
         trial = Trial.from_json(record["trial"])
         path, beside = self.path(trial), self.views_path(trial)
         beside.unlink(missing_ok=True)
-        write_atomically(path, dump_record(record))
+        write_text(path, dump_record(record))
         if views is not None:
-            write_atomically(beside, dump_views(views))
+            write_text(beside, dump_views(views))
         return path
 
     def __iter__(self) -> Iterator[Record]:
@@ -150,22 +149,6 @@ def read_record(path: Path) -> Record:
             f"{path} is not a record ({type(error).__name__}: {error}); delete it and run again"
         ) from error
     return record
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step: a reader sees the old file or the new, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
 
 
 def load_results(results: str | Path) -> pd.DataFrame:

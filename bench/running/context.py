@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.core.files import written_whole
 from bench.core.machine import peak_memory_mib
 from bench.running.stages import DigestMemo, StageKey, StageStore
 from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
@@ -48,24 +48,15 @@ class FileCheckpoint:
         print(f"going on from checkpoint {self.path.name}")
         return state
 
-    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
-        """Write ``state()`` if the last one is older than `every_s` seconds, or if forced."""
-        if not force and time.monotonic() - self._last < self.every_s:
+    def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Write ``state()`` if the last one is older than `every_s` seconds."""
+        if time.monotonic() - self._last < self.every_s:
             return
         import torch
 
         seconds = self.spent_before_s + time.monotonic() - self._began
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save({"state": state(), "seconds": seconds}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, self.path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        with written_whole(self.path) as file:
+            torch.save({"state": state(), "seconds": seconds}, file)
         self._last = time.monotonic()
 
 
@@ -175,8 +166,7 @@ class SuiteContext(Context):
     def _adopt(self, facts: dict[str, Any]) -> None:
         """Add a stage's cost and history, each once however often the stage is asked for.
 
-        What stages within it cost and logged is kept with it: read from the cache it tells what it
-        did afresh.
+        A cached stage reports the same costs and history as a fresh one.
         """
         known = {cost["key"] for cost in self.stage_costs}
         costs = [*facts["stages"], facts["cost"]]

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import BenchError
+from bench.core.files import write_text, written_whole
 from bench.core.trial import canonical_digest
 from methods.method import Arrays, stage_version
 
@@ -133,8 +134,9 @@ class ArrayStore:
                 values = np.asarray(array)
                 if values.dtype.hasobject:
                     raise StageError(f"array {key!r} of {name} holds objects; expected numbers")
-                _save(draft / f"{key}.npy", values)
-            _save_text(draft / "facts.json", json.dumps(facts))
+                with written_whole(draft / f"{key}.npy") as file:
+                    np.save(file, values, allow_pickle=False)
+            write_text(draft / "facts.json", json.dumps(facts))
             if final.exists():
                 shutil.rmtree(final)
             os.replace(draft, final)
@@ -146,22 +148,6 @@ class ArrayStore:
 
     def remove(self, name: str) -> None:
         shutil.rmtree(self.root / name, ignore_errors=True)
-
-
-def _save(path: Path, values: np.ndarray) -> None:
-    """Write one array and make sure that it has reached the disk."""
-    with path.open("wb") as file:
-        np.save(file, values, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _save_text(path: Path, text: str) -> None:
-    """Write a text and make sure that it has reached the disk."""
-    with path.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 class StageStore:

@@ -18,6 +18,7 @@ import jinja2
 import pandas as pd
 
 from bench.core.errors import BenchError
+from bench.core.files import write_text
 from bench.core.splits import Level
 from bench.core.trial import Trial
 from bench.records import findings, leaderboard, published, views
@@ -25,7 +26,7 @@ from bench.records.findings import Finding
 from bench.records.leaderboard import BOARD_KEYS, Board
 from bench.records.published import Setting
 from bench.records.scoring import FAILURES
-from bench.records.store import Record, Store, flatten_record, is_stale, write_atomically
+from bench.records.store import Record, Store, flatten_record, is_stale
 from bench.records.views import Images, View
 from bench.show import figures
 from bench.show.figures import Style
@@ -132,7 +133,7 @@ def _write(folder: Path, page: str, pictures: Iterable[Picture]) -> Path:
             (folder / name).unlink(missing_ok=True)
         for picture in pictures:
             (folder / picture.name).write_bytes(picture.png)
-        write_atomically(path, page)
+        write_text(path, page)
     except OSError as error:
         raise BenchError(
             f"cannot write the report to {folder}: {error.strerror or error}; give another --output"
