@@ -72,7 +72,7 @@ def resumable(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
     point = context.checkpoint("loop")
     state = point.load() or {"step": 0}
     if state["step"] == 0:
-        point.save(lambda: {"step": 1}, force=True)
+        point.save(lambda: {"step": 1})
         raise RuntimeError("it was stopped")
     return {"step": np.array(state["step"])}
 
@@ -105,7 +105,7 @@ def suite(cache: Path) -> Suite:
 def test_a_checkpoint_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     point = FileCheckpoint(tmp_path / "deep" / "loop.pt")
     assert point.load() is None
-    point.save(lambda: STATE, force=True)
+    point.save(lambda: STATE)
     state = FileCheckpoint(point.path).load()
     assert state is not None
     assert {name: state[name] for name in ("step", "name", "losses")} == {
@@ -132,9 +132,9 @@ def test_a_checkpoint_is_written_when_it_is_due(tmp_path: Path, clock: Clock) ->
         point.save(state)
     assert built == [start + 20, start + 41]
     assert point.load() == {"now": start + 41}
-    point.save(state, force=True)
+    point.save(state)
     clock.now += 1
-    point.save(state, force=True)
+    point.save(state)
     assert built[2:] == [start + 41, start + 42]
     clock.now += 19.9  # a forced one is one, too
     point.save(state)
@@ -150,9 +150,9 @@ def test_without_a_pause_every_state_is_written(tmp_path: Path) -> None:
 
 def test_a_failing_state_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     point = FileCheckpoint(tmp_path / "loop.pt")
-    point.save(lambda: {"step": 1}, force=True)
+    point.save(lambda: {"step": 1})
     with pytest.raises(ZeroDivisionError):
-        point.save(lambda: {"step": 1 // 0}, force=True)
+        point.save(lambda: {"step": 1 // 0})
     assert point.load() == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["loop.pt"]
 
@@ -161,7 +161,7 @@ def test_a_disk_that_fails_leaves_the_old_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = FileCheckpoint(tmp_path / "loop.pt")
-    point.save(lambda: {"step": 1}, force=True)
+    point.save(lambda: {"step": 1})
 
     def full(*paths: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -169,7 +169,7 @@ def test_a_disk_that_fails_leaves_the_old_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(context.os, "replace", full)
         with pytest.raises(OSError, match="No space left"):
-            point.save(lambda: {"step": 2}, force=True)
+            point.save(lambda: {"step": 2})
     assert point.load() == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["loop.pt"]
 
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_said_and_the_loop_starts_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     point = FileCheckpoint(tmp_path / "loop.pt")
-    point.save(lambda: STATE, force=True)
+    point.save(lambda: STATE)
     whole = point.path.read_bytes()
     damaged = {
         "empty": b"",
@@ -199,16 +199,16 @@ def test_a_damaged_checkpoint_is_said_and_the_loop_starts_anew(
 def test_a_checkpoint_does_not_run_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its file may hold tensors, numbers, strings, dicts and lists, and no objects."""
     point = FileCheckpoint(tmp_path / "loop.pt")
-    point.save(lambda: {"object": Path("x")}, force=True)
+    point.save(lambda: {"object": Path("x")})
     assert point.load() is None
     assert "cannot be read" in capsys.readouterr().out
 
 
 def test_the_end_of_a_fit_clears_its_checkpoints_and_no_others(suite: Suite) -> None:
     fit = suite.context()
-    fit.checkpoint("loop").save(lambda: {"step": 1}, force=True)
+    fit.checkpoint("loop").save(lambda: {"step": 1})
     other = FileCheckpoint(suite.points / "other" / "loop.pt")
-    other.save(lambda: {"step": 2}, force=True)
+    other.save(lambda: {"step": 2})
     fit.clear()
     assert fit.checkpoint("loop").load() is None
     assert other.load() == {"step": 2}

@@ -16,7 +16,7 @@ from scipy import stats
 
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
-from bench.records.leaderboard import aggregate, boards, leaderboard, markdown, write_csv
+from bench.records.leaderboard import Cell, aggregate, boards, leaderboard, markdown, write_csv
 from bench.records.scoring import make
 from bench.records.statistics import compare, t_interval
 from bench.records.store import Store, flatten_record
@@ -163,7 +163,7 @@ def test_one_seed_is_said(build: Build) -> None:
     assert table["tied_with_best"].isna().all()
     (board,) = boards(table)
     assert any(note.startswith("One seed: no intervals") for note in board.notes)
-    assert [row[1] for row in board.rows] == ["*.800*", ".700"]
+    assert [row[1] for row in board.rows] == [Cell(".800", best=True), Cell(".700")]
 
 
 def test_a_failed_trial_is_counted_and_not_averaged(build: Build) -> None:
@@ -175,9 +175,9 @@ def test_a_failed_trial_is_counted_and_not_averaged(build: Build) -> None:
     assert (lost["n_seeds"], lost["n_failed"]) == (0, 2)
     assert pd.isna(lost[["headline_mean", "rank", "tied_with_best", "fit_seconds_median"]]).all()
     (board,) = boards(table)
-    cells = {cells[0]: cells[1] for cells in board.rows}
-    assert cells["a"].endswith(" (1 failed)")
-    assert cells["b"] == "failed (2)"
+    cells = {cells[0].text: cells[1] for cells in board.rows}
+    assert cells["a"].remark == " (1 failed)"
+    assert cells["b"] == Cell("failed (2)")
 
 
 @pytest.mark.parametrize("status", ["failed", "timeout", "out-of-memory", "crashed"])
@@ -200,8 +200,8 @@ def test_what_does_not_apply_is_no_failure(
     assert (row["n_seeds"], row["n_failed"]) == (0, 0)
     assert pd.isna(row["rank"])
     (board,) = boards(table)
-    cells = {row[0]: row[1:3] for row in board.rows}
-    assert cells["supervised"][0] == "n/a"
+    cells = {row[0].text: row[1:3] for row in board.rows}
+    assert cells["supervised"][0] == Cell("n/a")
     assert board.columns[:3] == ["method", "0%", "5%"]
 
 
@@ -223,11 +223,10 @@ def test_ranks_and_ties(build: Build) -> None:
     ties = [None if pd.isna(tie) else tie for tie in table["tied_with_best"]]
     assert ties == [None, None, "tied", "undecided", "no"]
     (board,) = boards(table)
-    cells = {row[0]: row[1] for row in board.rows}
-    assert cells["best"] == "*.820±.050*"
-    assert cells["near"].endswith("≈")
-    assert cells["unsure"].endswith("?")
-    assert cells["far"] == ".710±.025"
+    cells = {row[0].text: row[1] for row in board.rows}
+    assert cells["best"] == Cell(".820±.050", best=True)
+    assert (cells["near"].remark, cells["unsure"].remark) == ("≈", "?")
+    assert cells["far"] == Cell(".710±.025")
     assert any("tied with the best" in note for note in board.notes)
 
 
@@ -288,7 +287,7 @@ def test_a_variant_is_a_row_of_its_own(make_record: MakeRecord) -> None:
     assert list(table["variant"]) == ["lam=0.5", ""]
     assert list(table["rank"]) == [1, 2]
     (board,) = boards(table)
-    assert [row[0] for row in board.rows] == ["tiny lam=0.5", "tiny"]
+    assert [row[0].text for row in board.rows] == ["tiny lam=0.5", "tiny"]
 
 
 def test_seeds_of_different_trials_have_no_mean(make_record: MakeRecord) -> None:
@@ -323,22 +322,22 @@ def test_mean_ranks(make_record: MakeRecord) -> None:
     ]  # fmt: skip
     (board,) = boards(table_of(records))
     place = board.columns.index("mean rank")
-    assert [(row[0], row[place]) for row in board.rows] == [
+    assert [(row[0].text, row[place].text) for row in board.rows] == [
         ("better", "1.5"),
         ("good", "1.5"),
         ("worse", "4.5"),
         ("broken", ""),
         ("copy", ""),
     ]
-    cells = {row[0]: row[board.columns.index("5%")] for row in board.rows}
-    assert cells["copy"] == ".700 (= good)"
-    assert cells["good"] == "*.900*"
+    cells = {row[0].text: row[board.columns.index("5%")] for row in board.rows}
+    assert cells["copy"] == Cell(".700", remark=" (= good)")
+    assert cells["good"] == Cell(".900", best=True)
     assert any(note.startswith("(= x)") for note in board.notes)
 
 
 def test_level_0_has_no_part_in_mean_ranks(make_record: MakeRecord) -> None:
     (board,) = boards(table_of([make_record(level="0%")]))
-    assert board.rows[0][board.columns.index("mean rank")] == ""
+    assert board.rows[0][board.columns.index("mean rank")] == Cell()
 
 
 # --- The file and the table ----------------------------------------------------------------------

@@ -160,12 +160,21 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """A cell of a board: a text that stands out if it is the best, and a remark that does not."""
+
+    text: str = ""
+    best: bool = False
+    remark: str = ""
+
+
+@dataclass(frozen=True)
 class Board:
     """One board for a reader: a title, column heads, a row of cells per method, notes below."""
 
     title: str
     columns: list[str]
-    rows: list[list[str]]
+    rows: list[list[Cell]]
     notes: list[str]
 
 
@@ -185,10 +194,10 @@ def _board(key: list[str], board: pd.DataFrame) -> Board:
     fit = board.groupby("name")["fit_seconds_median"].median()
     shared = board.groupby("name")["stage_seconds_median"].median()
     rows = [
-        [name]
-        + [cells.get((name, level), "") for level in levels]
-        + [f"{ranks[name]:.1f}" if name in ranks else ""]
-        + ["" if pd.isna(s[name]) else f"{s[name]:.1f}" for s in (fit, shared)]
+        [Cell(name)]
+        + [cells.get((name, level), Cell()) for level in levels]
+        + [Cell(f"{ranks[name]:.1f}" if name in ranks else "")]
+        + [Cell("" if pd.isna(s[name]) else f"{s[name]:.1f}") for s in (fit, shared)]
         for name in order
     ]
     dataset, protocol, selection, schedule = key
@@ -199,25 +208,22 @@ def _board(key: list[str], board: pd.DataFrame) -> Board:
     )
 
 
-def _cell(row: pd.Series) -> str:
-    """What a reader sees of one method at one level."""
+def _cell(row: pd.Series) -> Cell:
+    """What a reader sees of one method at one level.
+
+    The headline with its interval; how it stands to the best, and what else there is to say of it.
+    """
     if not row["n_seeds"]:
-        return f"failed ({row['n_failed']})" if row["n_failed"] else "n/a"
-    failed = f" ({row['n_failed']} failed)" if row["n_failed"] else ""
-    same = "" if pd.isna(row["same_as"]) else f" (= {row['same_as']})"
-    return _score(row) + failed + same
-
-
-def _score(row: pd.Series) -> str:
-    """The headline with its interval and how it stands to the best; else the purity, marked."""
+        return Cell(f"failed ({row['n_failed']})" if row["n_failed"] else "n/a")
+    remark = {"tied": "≈", "undecided": "?"}.get(row["tied_with_best"], "")
+    remark += f" ({row['n_failed']} failed)" if row["n_failed"] else ""
+    remark += "" if pd.isna(row["same_as"]) else f" (= {row['same_as']})"
     if pd.isna(row["headline_mean"]):
-        return f"({_short(row['purity_mean'])} purity)"
+        return Cell(f"({_short(row['purity_mean'])} purity)", remark=remark)
     text = _short(row["headline_mean"])
     if row["n_seeds"] > 1:
         text += "±" + _short((row["headline_high"] - row["headline_low"]) / 2)
-    if row["rank"] == 1:
-        text = f"*{text}*"
-    return text + {"tied": "≈", "undecided": "?"}.get(row["tied_with_best"], "")
+    return Cell(text, row["rank"] == 1, remark)
 
 
 def _short(value: float) -> str:
@@ -263,9 +269,9 @@ def _notes(board: pd.DataFrame, what: str) -> list[str]:
 def markdown(board: Board) -> str:
     """A board as a Markdown table."""
     lines = [f"| {' | '.join(board.columns)} |", f"|{' --- |' * len(board.columns)}"]
-    lines += [f"| {' | '.join(_bold(cell) for cell in row)} |" for row in board.rows]
+    lines += [f"| {' | '.join(map(_bold_if_best, row))} |" for row in board.rows]
     return "\n".join([f"**{board.title}**", "", *lines, "", *board.notes])
 
 
-def _bold(cell: str) -> str:
-    return cell.replace("*", "**")
+def _bold_if_best(cell: Cell) -> str:
+    return (f"**{cell.text}**" if cell.best else cell.text) + cell.remark

@@ -199,7 +199,7 @@ def _section(
     level = views.reference_level((rows if good.empty else good)["level"])
     section = Section(board, anchor, _lead(good, level))
     if not good.empty:
-        order = [row[0] for row in board.rows]
+        order = [row[0].text for row in board.rows]
         section.pictures = _charts(anchor, good, level, order, look)
         recall = _recall_chart(anchor, records, level, order, images)
         section.pictures += [recall] if recall else []
@@ -329,7 +329,6 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["cell"] = split_cell
     environment.filters["setting"] = _setting
     statuses = Counter(record["status"] for record in records)
     return environment.get_template("report.html").render(
@@ -345,14 +344,6 @@ def render(
         n_methods=len({record["trial"]["method"] for record in records}),
         measured=measured(records),
     )
-
-
-def split_cell(cell: str) -> tuple[str, str]:
-    """A board's cell as what stands out in it (empty if nothing) and the rest."""
-    if not cell.startswith("*"):
-        return "", cell
-    best, _, rest = cell[1:].partition("*")
-    return best, rest
 
 
 def _setting(setting: Setting) -> str:

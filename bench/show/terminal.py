@@ -19,7 +19,7 @@ from bench.records.store import Store, read_record
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from bench.records.leaderboard import Board
+    from bench.records.leaderboard import Board, Cell
 
 LOG_LINES = 40
 
@@ -36,11 +36,8 @@ def as_table(board: Board) -> Table:
     return table
 
 
-def _emphasised(cell: str) -> str:
-    if not cell.startswith("*"):
-        return cell
-    value, _, rest = cell[1:].partition("*")
-    return f"[bold green]{value}[/]{rest}"
+def _emphasised(cell: Cell) -> str:
+    return f"[bold green]{cell.text}[/]{cell.remark}" if cell.best else cell.text + cell.remark
 
 
 def show(wanted: str, results: Path) -> str:
