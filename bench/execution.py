@@ -93,7 +93,10 @@ def fork_server(threads: int, log: str) -> Iterator[ForkServer]:
 def _watch(
     process: Process, limit_s: float | None, on_event: OnEvent | None
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Hear a worker out, and kill it at the limit: its errors and records, and whether it was."""
+    """Read events until the worker exits or the limit kills it.
+
+    Returns its error and record events, and whether it was killed.
+    """
     events: list[dict[str, Any]] = []
     expired = threading.Event()
 
