@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import select
 import signal
@@ -23,17 +22,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-LIBRARIES = (
-    "torch",
-    "scipy.optimize",
-    "scipy.sparse",
-    "scipy.stats",
-    "sklearn.cluster",
-    "sklearn.linear_model",
-    "sklearn.metrics",
-    "sklearn.neighbors",
-    "sklearn.semi_supervised",
-)
+from bench.libraries import import_libraries
+
 REQUEST = b"f"
 N_DESCRIPTORS = 4  # a worker's standard input, output and error; where its life is told
 BEGAN, ENDED = "began", "ended"  # what is told: with the process id, with the exit status
@@ -211,19 +201,6 @@ def main() -> int:
     from bench import worker
 
     return worker.main()
-
-
-def import_libraries() -> None:
-    """Import what workers are going to need.
-
-    Of threads it starts only OpenBLAS', which that library ends before a fork. The first optimiser
-    imports torch's compiler, which takes as long as torch itself.
-    """
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    import torch
-
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 def _serve(requests: socket.socket) -> bool:

@@ -24,7 +24,7 @@ import numpy as np
 from bench import datasets, machine, record, splits, stages, views
 from bench.context import Emit, SuiteContext, method_digest, request_key
 from bench.errors import BenchError
-from bench.forkserver import import_libraries
+from bench.libraries import import_libraries
 from bench.stages import ArrayStore, DigestMemo, StageKey, StageStore
 from bench.store import Record, Store
 from bench.trial import Trial, canonical_digest

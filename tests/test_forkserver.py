@@ -34,8 +34,8 @@ TEN_MINUTES = 600
 # Fits a network in a process that has imported the libraries, and says what that imported besides.
 IMPORTED = """
 import json, sys
-from bench import forkserver
-forkserver.import_libraries()
+from bench.libraries import import_libraries
+import_libraries()
 before = set(sys.modules)
 import bench.worker, numpy as np
 from methods import registry
@@ -45,6 +45,30 @@ registry.get("supervised-mlp").cls(n_clusters=2, random_state=0, epochs=1).fit(X
 registry.get("kmeans").cls(n_clusters=1, random_state=0, n_init=1).fit(X)
 ours = {"bench", "methods"} | sys.stdlib_module_names
 json.dump([m for m in set(sys.modules) - before if m.partition(".")[0] not in ours], sys.stdout)
+"""
+
+# Imports the libraries where asking anything of CUDA fails, and says what a fork may do with CUDA.
+NO_CUDA = """
+import os
+import torch
+from bench.libraries import import_libraries
+
+def asked(*arguments):
+    raise AssertionError("CUDA was asked before the fork")
+
+kept = {name: getattr(torch.cuda, name) for name in ("is_available", "device_count", "_lazy_init")}
+for name in kept:
+    setattr(torch.cuda, name, asked)
+import_libraries()
+assert not torch.cuda.is_initialized()
+if os.fork() == 0:
+    for name, function in kept.items():
+        setattr(torch.cuda, name, function)
+    assert not torch.cuda._is_in_bad_fork()
+    if torch.cuda.is_available():
+        torch.ones(1, device="cuda").item()
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 # Writes its parent's number and what the process-wide random numbers are.
@@ -87,6 +111,12 @@ def test_forks_of_one_process_have_random_numbers_of_their_own(tmp_path: Path) -
         assert len(set(parents)) == 1, "one process has forked them all"
         for of_one_kind in numbers:
             assert len(set(of_one_kind)) == 3
+
+
+def test_the_libraries_leave_cuda_alone() -> None:
+    """CUDA works in no fork of a process that has used it; to ask for devices is a use."""
+    done = subprocess.run([sys.executable, "-c", NO_CUDA], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
