@@ -2,7 +2,8 @@
 
 ``python -m bench.worker`` reads a `Job` as one line of JSON from standard input, writes events as
 lines of JSON to standard output, and everything that a method prints goes to standard error, which
-the runner keeps in a log. When standard input closes, the runner is gone and the worker ends.
+the runner keeps in a log. When that input closes, the runner is gone and the worker ends; what a
+method reads as standard input is empty.
 """
 
 from __future__ import annotations
@@ -320,12 +321,23 @@ def _status_of(error: BaseException) -> str:
     return "failed"
 
 
-def _end_with_the_runner() -> None:
-    """Leave at once when standard input closes: the runner was killed or wants no more of it."""
-    os.read(0, 1)  # the bare descriptor: a thread that holds sys.stdin's lock breaks Python's exit
+def _end_with_the_runner(runner: int) -> None:
+    """Leave at once when `runner` closes: the runner was killed or wants no more of the worker."""
+    os.read(runner, 1)  # the bare descriptor: a thread in a file's lock breaks Python's exit
     if os.getpgrp() == os.getpid():  # as the runner starts it: whatever the method started ends too
         os.killpg(0, signal.SIGKILL)
     os._exit(3)
+
+
+def _redirect_input() -> int:
+    """Give methods an empty standard input; the descriptor returned is for what the runner says.
+
+    A method that asks for input would otherwise wait for the runner for ever.
+    """
+    runner = os.dup(0)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    return runner
 
 
 def _redirect_output() -> Callable[[dict[str, Any]], None]:
@@ -341,9 +353,10 @@ def _redirect_output() -> Callable[[dict[str, Any]], None]:
 
 def main() -> int:
     """Carry out the job given on standard input; 0 even if trials failed (their records say so)."""
-    emit = _redirect_output()
-    job = Job.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    emit, runner = _redirect_output(), _redirect_input()
+    with open(runner, closefd=False) as request:
+        job = Job.loads(request.readline())
+    threading.Thread(target=_end_with_the_runner, args=(runner,), daemon=True).start()
     import_libraries()  # at once in a fork; in a new process before any clock runs
     import torch
 

@@ -187,6 +187,14 @@ def test_a_new_process_gives_what_a_fork_gives(
     assert subsets[0] == subsets[1]
 
 
+def test_a_method_that_asks_for_input_is_told_that_there_is_none(
+    run_one: Callable[..., Outcome], server: ForkServer
+) -> None:
+    for one in (server, None):
+        (path,) = run_one(one, "asks", 60).written
+        assert read_record(Path(path))["error"]["message"].startswith("EOFError")
+
+
 def test_the_server_imports_while_the_run_is_planned(
     run_one: Callable[..., Outcome], tmp_path: Path
 ) -> None:

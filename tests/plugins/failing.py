@@ -72,6 +72,15 @@ class Hungry(Failing):
         np.empty(2**55, dtype=np.uint8)
 
 
+@register("asks")
+class Asks(Failing):
+    """Asks for input, which nobody gives."""
+
+    def fail(self, X: np.ndarray, context: Context) -> None:
+        """Ask."""
+        input()
+
+
 @register("aborts")
 class Aborts(Failing):
     """Ends as a fault in compiled code does."""
