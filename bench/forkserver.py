@@ -196,17 +196,16 @@ def _pipe() -> tuple[TextIO, TextIO]:
     return os.fdopen(read), os.fdopen(write, "w")
 
 
-def main() -> int:
-    """Fork until the other end is closed; in a fork, be a worker and return its exit status."""
+def main() -> None:
+    """Fork until the other end is closed; in a fork, be a worker to its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, nobody could wait for a fork
     import_libraries()
     gc.freeze()  # a collection in a fork would copy all these pages
-    if not _serve(socket.socket(fileno=os.dup(0))):
-        return 0
-    _reseed()
-    from bench import worker  # only now: as it stands in the file when the job starts
+    if _serve(socket.socket(fileno=os.dup(0))):
+        _reseed()
+        from bench import worker  # only now: as it stands in the file when the job starts
 
-    return worker.main()
+        worker.leave(worker.main())
 
 
 def _serve(requests: socket.socket) -> bool:
@@ -285,4 +284,4 @@ def _reseed() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

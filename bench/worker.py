@@ -8,17 +8,17 @@ method reads as standard input is empty.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -377,5 +377,15 @@ def main() -> int:
     return 0
 
 
+def leave(status: int) -> NoReturn:
+    """End this process as `multiprocessing` ends its forks, without taking all modules apart.
+
+    A fork would copy the pages of every object that it lets go of: two thirds of what a short trial
+    costs. Nothing waits in standard output and error, which are unbuffered (``python -u``).
+    """
+    atexit._run_exitfuncs()  # what libraries want to be done, such as removing temporary files
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

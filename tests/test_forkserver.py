@@ -221,7 +221,7 @@ def victim_of(folder: Path) -> psutil.Process:
 
 
 def test_a_new_process_gives_what_a_fork_gives(
-    run_one: Callable[..., Outcome], server: ForkServer
+    run_one: Callable[..., Outcome], server: ForkServer, tmp_path: Path
 ) -> None:
     subsets = []
     for one in (server, None):
@@ -231,7 +231,9 @@ def test_a_new_process_gives_what_a_fork_gives(
         subsets.append(read_record(Path(path))["subsets"])
         assert run_one(one, "aborts").message.startswith("the process was ended by SIGABRT")
         assert run_one(one, "leaves") == Outcome("ok")
+        assert run_one(one, "tidies").status == "ok"
     assert subsets[0] == subsets[1]
+    assert len((tmp_path / "tidied").read_text().splitlines()) == 2
 
 
 def test_a_method_that_asks_for_input_is_told_that_there_is_none(

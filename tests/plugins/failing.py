@@ -5,6 +5,7 @@ They mend themselves once ``$BENCH_TEST_FOLDER/mended`` exists.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -133,6 +134,15 @@ class Parent(Failing):
             tell("child")
             time.sleep(TEN_MINUTES)
             os._exit(0)
+
+
+@register("tidies")
+class Tidies(Failing):
+    """Ends well, and has something to be done when its process ends."""
+
+    def fail(self, X: np.ndarray, context: Context) -> None:
+        """Have it done later."""
+        atexit.register(tell, "tidied")
 
 
 @register("wrong-shape")
