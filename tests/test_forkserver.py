@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from plugins_for_tests import Place, wait_for
 
 from bench.core.errors import BenchError
@@ -30,12 +31,13 @@ from bench.running.runner import Summary
 pytestmark = pytest.mark.skipif(not forkserver.is_available(), reason="forks are for Linux")
 
 TEN_MINUTES = 600
+NewServer = Callable[..., ForkServer]
 
 # Fits a network in a process that has imported the libraries, and says what that imported besides.
 IMPORTED = """
 import json, sys
-from bench import forkserver
-forkserver.import_libraries()
+from bench.running.libraries import import_libraries
+import_libraries()
 before = set(sys.modules)
 import bench.running.worker, numpy as np
 from methods import registry
@@ -45,6 +47,40 @@ registry.get("supervised-mlp").cls(n_clusters=2, random_state=0, epochs=1).fit(X
 registry.get("kmeans").cls(n_clusters=1, random_state=0, n_init=1).fit(X)
 ours = {"bench", "methods"} | sys.stdlib_module_names
 json.dump([m for m in set(sys.modules) - before if m.partition(".")[0] not in ours], sys.stdout)
+"""
+
+# Imports the libraries where asking anything of CUDA fails, and says what a fork may do with CUDA.
+NO_CUDA = """
+import os
+import torch
+from bench.running.libraries import import_libraries
+
+def asked(*arguments):
+    raise AssertionError("CUDA was asked before the fork")
+
+kept = {name: getattr(torch.cuda, name) for name in ("is_available", "device_count", "_lazy_init")}
+for name in kept:
+    setattr(torch.cuda, name, asked)
+import_libraries()
+assert not torch.cuda.is_initialized()
+if os.fork() == 0:
+    for name, function in kept.items():
+        setattr(torch.cuda, name, function)
+    assert not torch.cuda._is_in_bad_fork()
+    if torch.cuda.is_available():
+        torch.ones(1, device="cuda").item()
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+# A script of a user who has not heard of ``if __name__ == "__main__"``.
+UNGUARDED = """
+import sys
+import bench
+print("the script runs")
+summary = bench.run(methods=["kmeans"], levels=["0%"], dataset="digits", schedule="smoke",
+                    results=sys.argv[1])
+print(summary.counts)
 """
 
 # Writes its parent's number and what the process-wide random numbers are.
@@ -89,31 +125,71 @@ def test_forks_of_one_process_have_random_numbers_of_their_own(tmp_path: Path) -
             assert len(set(of_one_kind)) == 3
 
 
+def test_the_libraries_leave_cuda_alone() -> None:
+    """CUDA works in no fork of a process that has used it; to ask for devices is a use."""
+    done = subprocess.run([sys.executable, "-c", NO_CUDA], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_script_without_a_guard_is_run_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    with Place(tmp_path) as place:
+        done = subprocess.run(
+            [sys.executable, str(script), str(place.results)],
+            cwd=tmp_path,
+            env=place.environment | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.splitlines() == ["the script runs", "{'ok': 1}"]
+        assert list(place.statuses().values()) == ["ok"]
+        assert not place.processes()
+
+
 @pytest.fixture
-def server() -> Iterator[ForkServer]:
+def new_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NewServer]:
+    """``new_server(**variables)``: a fork server of the test's own, with these variables."""
+    monkeypatch.setenv("BENCH_TEST_FOLDER", str(tmp_path))
+    with contextlib.ExitStack() as stack:
+
+        def make(**variables: str) -> ForkServer:
+            environment = execution._environment(1) | variables
+            own = ForkServer(environment, tmp_path / "server.log")
+            return stack.enter_context(contextlib.closing(own))
+
+        yield make
+
+
+@pytest.fixture
+def server(new_server: NewServer) -> ForkServer:
     """A fork server of the test's own."""
-    own = ForkServer()
-    yield own
-    own.close()
+    return new_server()
 
 
 @pytest.fixture
 def run_one(
     tmp_path: Path, make_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Outcome]:
-    """``run_one(server, method, limit_s, **params)``: one trial on digits, as the runner does."""
+    """``run_one(server, method, limit_s, device, **params)``: a trial on digits, as in a run."""
     digest = load("digits").digest
     monkeypatch.setenv("BENCH_TEST_FOLDER", str(tmp_path))
     plugin = str(Path(__file__).parent / "plugins" / "failing.py")
 
     def run(
-        server: ForkServer | None, method: str, limit_s: float | None = None, **params: Any
+        server: ForkServer | None,
+        method: str,
+        limit_s: float | None = None,
+        device: str = "cpu",
+        **params: Any,
     ) -> Outcome:
         params = {"n_clusters": 10} | params
         trial = make_trial(
             method=method, dataset="digits", dataset_digest=digest, params=params, precision="fp32"
         )
-        job = Job((trial,), "digits", str(tmp_path), str(tmp_path / "cache"), (plugin,), fresh=True)
+        places = (str(tmp_path), str(tmp_path / "cache"))
+        job = Job((trial,), "digits", *places, (plugin,), device=device, fresh=True)
         return execute(job, str(tmp_path / "log"), limit_s, None, server)
 
     return run
@@ -144,7 +220,7 @@ def victim_of(folder: Path) -> psutil.Process:
 
 
 def test_a_new_process_gives_what_a_fork_gives(
-    run_one: Callable[..., Outcome], server: ForkServer
+    run_one: Callable[..., Outcome], server: ForkServer, tmp_path: Path
 ) -> None:
     subsets = []
     for one in (server, None):
@@ -154,7 +230,41 @@ def test_a_new_process_gives_what_a_fork_gives(
         subsets.append(read_record(Path(path))["subsets"])
         assert run_one(one, "aborts").message.startswith("the process was ended by SIGABRT")
         assert run_one(one, "leaves") == Outcome("ok")
+        assert run_one(one, "tidies").status == "ok"
     assert subsets[0] == subsets[1]
+    assert len((tmp_path / "tidied").read_text().splitlines()) == 2
+
+
+def test_a_method_that_asks_for_input_is_told_that_there_is_none(
+    run_one: Callable[..., Outcome], server: ForkServer
+) -> None:
+    for one in (server, None):
+        (path,) = run_one(one, "asks", 60).written
+        assert read_record(Path(path))["error"]["message"].startswith("EOFError")
+
+
+def test_a_job_on_an_accelerator_is_forked_too(
+    run_one: Callable[..., Outcome], server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fork(log: Any, limit_s: float) -> Any:
+        asked.append(limit_s)
+        raise TimeoutError
+
+    monkeypatch.setattr(server, "fork", fork)
+    assert run_one(server, "supervised-mlp", 5.0, "cuda").status == "timeout"
+    assert asked == [5.0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_forks_can_use_cuda(run_one: Callable[..., Outcome], server: ForkServer) -> None:
+    for _ in range(2):  # the second one is forked by a server whose fork has used it
+        outcome = run_one(server, "supervised-mlp", device="cuda", epochs=2)
+        assert outcome.status == "ok", outcome
+        (path,) = outcome.written
+        record = read_record(Path(path))
+        assert (record["status"], record["environment"]["device"]) == ("ok", "cuda")
 
 
 def test_the_server_imports_while_the_run_is_planned(
@@ -168,7 +278,7 @@ def test_the_server_imports_while_the_run_is_planned(
     assert server.pid is None and not first.is_running()
 
 
-@pytest.mark.parametrize("why", ["an error", "nothing to do", "an accelerator"])
+@pytest.mark.parametrize("why", ["an error", "nothing to do"])
 def test_a_run_that_needs_no_server_keeps_none(
     why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,8 +295,6 @@ def test_a_run_that_needs_no_server_keeps_none(
     monkeypatch.setattr(api, "fork_server", noted)
     if why == "nothing to do":
         monkeypatch.setattr(api, "make_plan", lambda *_: Plan([], [], [], []))
-    elif why == "an accelerator":
-        monkeypatch.setattr(api.machine, "resolve_device", lambda _: "cuda")
 
     def carried_out(*arguments: Any) -> Summary:
         server = arguments[-1]
@@ -201,6 +309,23 @@ def test_a_run_that_needs_no_server_keeps_none(
     (pid,) = started
     assert pid is not None and not psutil.pid_exists(pid)
     assert len(given) == (why != "an error")
+
+
+def test_a_run_on_an_accelerator_keeps_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(api.machine, "resolve_device", lambda _: "cuda")
+    kept = []
+
+    def carried_out(plan: Plan, *others: Any) -> Summary:
+        assert {task.job.device for task in plan.tasks} == {"cuda"}
+        kept.append(psutil.Process(others[-1].pid).is_running())
+        return Summary({})
+
+    monkeypatch.setattr(api, "_carry_out", carried_out)
+    api.run(methods=["kmeans"], dataset="digits", device="cuda", results=tmp_path / "results")
+    assert kept == [True]
 
 
 def test_a_server_that_has_ended_is_replaced(
@@ -246,13 +371,14 @@ def test_where_there_is_no_room_for_a_fork_the_others_go_on(
 
 def test_a_limit_and_an_end_come_through_while_the_libraries_are_imported(
     run_one: Callable[..., Outcome],
-    server: ForkServer,
+    new_server: NewServer,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "slow").mkdir()
-    (tmp_path / "slow" / "torch.py").write_text(f"import time; time.sleep({TEN_MINUTES})")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"))
+    slow = tmp_path / "slow"
+    slow.mkdir()
+    (slow / "torch.py").write_text(f"import time; time.sleep({TEN_MINUTES})")
+    path = execution._environment(1)["PYTHONPATH"]
+    server = new_server(PYTHONPATH=os.pathsep.join([path, str(slow)]))
     assert run_one(server, "parent", 1.0) == Outcome("timeout", "stopped after the limit of 1 s")
 
     def attempt() -> Outcome:
@@ -269,10 +395,10 @@ def test_a_limit_and_an_end_come_through_while_the_libraries_are_imported(
 
 
 def test_a_server_that_cannot_start_says_where_its_output_is(
-    server: ForkServer, tmp_path: Path
+    new_server: NewServer, tmp_path: Path
 ) -> None:
-    environment = dict(os.environ) | {"PYTHONHOME": str(tmp_path)}
-    message = f"failed; its output: {tmp_path / 'log'}"
+    server = new_server(PYTHONHOME=str(tmp_path))
+    message = f"failed; its output: {tmp_path / 'server.log'}"
     with (tmp_path / "log").open("ab") as log, pytest.raises(OSError, match=message):
-        server.fork(environment, log)
-    assert (tmp_path / "log").read_text()
+        server.fork(log)
+    assert (tmp_path / "server.log").read_text()

@@ -89,14 +89,14 @@ def run(
     console = console or Console(quiet=True)
     _check_options(wish, Path(results), jobs, timeout_s, backend, rerun)
     limits = Limits(jobs, timeout_s, backend, scheduler)
-    forks = not dry_run and is_available() and backend == "local" and device != "cuda"
+    forks = not dry_run and is_available() and backend == "local"
     with _server(jobs) if forks else contextlib.nullcontext() as server:
         problems = registry.discover(wish.plugins)
         for problem in problems:
             console.print(problem.message, style="red", markup=False, highlight=False)
         template = _template(wish, Path(results), jobs, device, fresh=rerun == "all")
         plan, around = _plan(wish, template, rerun, console)
-        if server is not None and (not plan.tasks or template.device != "cpu"):
+        if server is not None and not plan.tasks:
             server.close()
         summary = Summary({})
         if not dry_run:

@@ -53,7 +53,7 @@ def execute(
 ) -> Outcome:
     """Run `job` to its end, or kill it after `timeout_s` seconds.
 
-    Its process is a fork of `server`; without one, and for an accelerator, it is a new process.
+    Its process is a fork of `server`; without one it is a new process.
     """
     kills = _oom_kills()
     began = time.monotonic()
@@ -81,16 +81,18 @@ def execute(
 @contextlib.contextmanager
 def fork_server(threads: int, log: str) -> Iterator[ForkServer]:
     """A server of workers with so many threads each, which has begun to import their libraries."""
-    with contextlib.closing(ForkServer()) as server:
-        with _log_file(Path(log)) as log_file:
-            server.start(_environment(threads), log_file)
+    with contextlib.closing(ForkServer(_environment(threads), Path(log))) as server:
+        server.start()
         yield server
 
 
 def _watch(
     process: Process, limit_s: float | None, on_event: OnEvent | None
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Hear a worker out, and kill it at the limit: its errors and records, and whether it was."""
+    """Read events until the worker exits or the limit kills it.
+
+    Returns its error and record events, and whether it was killed.
+    """
     events: list[dict[str, Any]] = []
     expired = threading.Event()
 
@@ -150,12 +152,11 @@ def kill_all() -> None:
 
 def _spawn(job: Job, log_file: Any, server: ForkServer | None, timeout_s: float | None) -> Process:
     """Start a worker and hand it the job; its standard input stays open as a sign of life."""
-    environment = _environment(job.threads)
     process: Process
-    if server is None or job.device != "cpu":
-        process = _start(environment, log_file)
+    if server is None:
+        process = _start(_environment(job.threads), log_file)
     else:
-        process = server.fork(environment, log_file, timeout_s)
+        process = server.fork(log_file, timeout_s)
     assert process.stdin is not None
     try:
         process.stdin.write(job.dumps() + "\n")

@@ -1,19 +1,22 @@
 """A process that has imported the libraries once, and forks itself for every job.
 
-To import torch and scikit-learn takes a new process some three seconds; a fork has them at once.
+To import torch and scikit-learn takes a new process some three seconds, and many times as long
+where several do so at once; a fork has them at once, for the processor and for CUDA alike.
 ``python -m bench.running.forkserver`` reads requests from the socket that is its standard input and
 ends when the other end of it is closed and its forks are over; ``ps`` shows the forks by its name.
 What belongs to this project or to a plugin is imported by each fork for itself, so it is as it
 stands in the files when the job starts.
+
+Why not the server of `multiprocessing`: it ends, and with it every exit status that it owes, when
+the system has no room for one more fork; whoever asks it for a process waits without a limit while
+it imports; and its output goes to the terminal of the runner.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -21,22 +24,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
 from typing import Any, TextIO
 
-LIBRARIES = (
-    "torch",
-    "scipy.optimize",
-    "scipy.sparse",
-    "scipy.stats",
-    "sklearn.cluster",
-    "sklearn.linear_model",
-    "sklearn.metrics",
-    "sklearn.neighbors",
-    "sklearn.semi_supervised",
-)
+from bench.running.libraries import import_libraries
+
 REQUEST = b"f"
 N_DESCRIPTORS = 4  # a worker's standard input, output and error; where its life is told
-BEGAN, ENDED = "began", "ended"  # what is told: with the process id, with the exit status
 
 
 def is_available() -> bool:
@@ -57,7 +52,7 @@ class Forked:
     Parameters
     ----------
     stdin, stdout : our ends of its pipes.
-    life : tells that it began, with its process id, then that it ended, with its exit status.
+    life : tells its process id when it begins, and its exit status when it has ended.
     limit_s : how long to wait for the beginning; None waits for ever.
 
     Attributes
@@ -73,7 +68,7 @@ class Forked:
     """
 
     def __init__(
-        self, stdin: TextIO, stdout: TextIO, life: TextIO, limit_s: float | None = None
+        self, stdin: TextIO, stdout: TextIO, life: Connection, limit_s: float | None = None
     ) -> None:
         self.stdin = stdin
         self.stdout = stdout
@@ -81,21 +76,18 @@ class Forked:
         self.abandoned = False
         self._life = life
         self._lock = threading.Lock()
-        begun = select.poll()
-        begun.register(life, select.POLLIN)
-        if not begun.poll(None if limit_s is None else 1000 * limit_s):
+        if not life.poll(limit_s):
             raise TimeoutError
-        word, _, number = life.readline().partition(" ")
-        if word != BEGAN:
-            raise EOFError
-        self.pid = int(number)
+        self.pid = int(life.recv_bytes())
 
     def wait(self) -> int:
         """Its exit status, once it has ended; the negative number of the signal that ended it."""
         with self._lock:
             if self.returncode is None:
-                word, _, status = self._life.readline().partition(" ")
-                self.returncode = int(status) if word == ENDED else self._abandon()
+                try:
+                    self.returncode = int(self._life.recv_bytes())
+                except EOFError:  # the server is gone, and nobody will tell how the worker ends
+                    self.returncode = self._abandon()
                 self._life.close()
         return self.returncode
 
@@ -104,7 +96,7 @@ class Forked:
         return self.returncode
 
     def _abandon(self) -> int:
-        """The server is gone and nobody will tell how the worker ends: end it."""
+        """End a worker whose end nobody could tell."""
         self.abandoned = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -115,33 +107,36 @@ class ForkServer:
     """The server's other end. It starts when it is first asked, and again should it have ended.
 
     `start` asks for nothing but lets it import while its owner does something else.
+
+    Parameters
+    ----------
+    environment : the environment variables of the server and of its workers.
+    log : file to which the server's own output is appended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._environment = environment
+        self._log = log
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket | None = None
-        self._log = ""
 
     @property
     def pid(self) -> int | None:
         """The server's process id; None when there is none."""
         return None if self._process is None else self._process.pid
 
-    def start(self, environment: Mapping[str, str], log: Any) -> None:
-        """Start it without waiting for it; the arguments are those of `fork`."""
+    def start(self) -> None:
+        """Start it without waiting for it."""
         with self._lock:
-            self._ensure_started(environment, log)
+            self._ensure_started()
 
-    def fork(
-        self, environment: Mapping[str, str], log: Any, limit_s: float | None = None
-    ) -> Forked:
+    def fork(self, log: Any, limit_s: float | None = None) -> Forked:
         """A new worker, as soon as the libraries are imported.
 
         Parameters
         ----------
-        environment : the environment variables of the server, if it has to start.
-        log : an open file for what the worker prints; the server prints into its first one.
+        log : an open file for what the worker prints.
         limit_s : how many seconds to wait; None waits for ever.
 
         Raises
@@ -149,10 +144,11 @@ class ForkServer:
         OSError : the server has ended, or could not fork.
         TimeoutError : nothing has begun within the limit.
         """
-        (stdin, our_stdin), (our_stdout, stdout), (our_life, life) = _pipe(), _pipe(), _pipe()
+        (stdin, our_stdin), (our_stdout, stdout) = _pipe(), _pipe()
+        our_life, life = Pipe(duplex=False)
         with stdin, stdout, life, self._lock:
-            requests = self._ensure_started(environment, log)
-            given = [stdin.fileno(), stdout.fileno(), log.fileno(), life.fileno()]
+            requests = self._ensure_started()
+            given = [file.fileno() for file in (stdin, stdout, log, life)]
             with contextlib.suppress(OSError):  # it has just ended: then nobody tells of a life
                 socket.send_fds(requests, [REQUEST], given)
         try:
@@ -166,21 +162,21 @@ class ForkServer:
         with self._lock:
             self._end()
 
-    def _ensure_started(self, environment: Mapping[str, str], log: Any) -> socket.socket:
+    def _ensure_started(self) -> socket.socket:
         """The socket that a running server listens to."""
         if self._requests is not None and self._process is not None:
             if self._process.poll() is None:
                 return self._requests
             self._end()
         self._requests, theirs = socket.socketpair()
-        self._log = log.name
-        with theirs:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-P", "-m", "bench.running.forkserver"],
                 stdin=theirs.fileno(),
                 stdout=log,
                 stderr=log,
-                env=dict(environment),
+                env=dict(self._environment),
                 start_new_session=True,
             )
         return self._requests
@@ -200,38 +196,24 @@ def _pipe() -> tuple[TextIO, TextIO]:
     return os.fdopen(read), os.fdopen(write, "w")
 
 
-def main() -> int:
-    """Fork until the other end is closed; in a fork, be a worker and return its exit status."""
+def main() -> None:
+    """Fork until the other end is closed; in a fork, be a worker to its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, nobody could wait for a fork
     import_libraries()
     gc.freeze()  # a collection in a fork would copy all these pages
-    if not _serve(socket.socket(fileno=os.dup(0))):
-        return 0
-    _reseed()
-    from bench.running import worker
+    if _serve(socket.socket(fileno=os.dup(0))):
+        _reseed()
+        from bench.running import worker  # only now: as it stands in the file when the job starts
 
-    return worker.main()
-
-
-def import_libraries() -> None:
-    """Import what workers are going to need.
-
-    Of threads it starts only OpenBLAS', which that library ends before a fork. The first optimiser
-    imports torch's compiler, which takes as long as torch itself.
-    """
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    import torch
-
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+        worker.leave(worker.main())
 
 
 def _serve(requests: socket.socket) -> bool:
     """Fork for every request and tell how each fork ends; True in a fork, False at the end."""
-    running: dict[int, tuple[int, int]] = {}  # descriptor of the process: process id, who is told
+    running: dict[int, tuple[int, int]] = {}  # descriptor of the process: its id, where to tell
     asked = [requests.fileno()]
     while asked or running:
-        for ready in _readable([*asked, *running]):
+        for ready in wait([*asked, *running]):
             if ready in running:
                 _tell_end(ready, *running.pop(ready))
                 continue
@@ -241,22 +223,14 @@ def _serve(requests: socket.socket) -> bool:
                 continue
             pid = _fork(given)
             if pid == 0:
-                others = [d for process, (_, life) in running.items() for d in (process, life)]
-                _become_worker(requests, given, others)
+                lives = [life for _, life in running.values()]
+                requests.close()
+                _become_worker(given, [*running, *lives])
                 return True
             if pid is not None:
                 running[os.pidfd_open(pid)] = pid, given.pop()
-            for descriptor in given:
-                os.close(descriptor)
+            _close(given)
     return False
-
-
-def _readable(descriptors: list[int]) -> list[int]:
-    """Wait until some of the descriptors have something to tell."""
-    waiting = select.poll()
-    for descriptor in descriptors:
-        waiting.register(descriptor, select.POLLIN)
-    return [descriptor for descriptor, _ in waiting.poll()]
 
 
 def _fork(given: list[int]) -> int | None:
@@ -269,29 +243,32 @@ def _fork(given: list[int]) -> int | None:
         return None
 
 
-def _become_worker(requests: socket.socket, given: list[int], others: list[int]) -> None:
-    """Take what was `given`, let go of all that is the server's, and say that it has begun."""
+def _become_worker(given: list[int], others: list[int]) -> None:
+    """In a fork: take what was `given`, close what is the server's, and say that it has begun."""
     os.setsid()  # whatever it starts ends with it
     *standard, life = given
     for target, descriptor in enumerate(standard):
         os.dup2(descriptor, target)
-    requests.close()
-    _tell(life, BEGAN, os.getpid())
-    for descriptor in (*given, *others):
-        os.close(descriptor)
+    _close([*standard, *others])
+    _tell(life, os.getpid())
 
 
 def _tell_end(process: int, pid: int, life: int) -> None:
-    """A fork has ended: tell its exit status, and let go of the descriptors that it had here."""
+    """A fork has ended: tell its exit status, and close the descriptors that it had here."""
     _, status = os.waitpid(pid, 0)
-    _tell(life, ENDED, os.waitstatus_to_exitcode(status))
-    for descriptor in (process, life):
+    _tell(life, os.waitstatus_to_exitcode(status))
+    os.close(process)
+
+
+def _tell(life: int, number: int) -> None:
+    """Tell the runner a number about a worker, and close `life`."""
+    with Connection(life, readable=False) as runner, contextlib.suppress(BrokenPipeError):
+        runner.send_bytes(str(number).encode())  # unless it was killed; the fork will notice
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
         os.close(descriptor)
-
-
-def _tell(life: int, word: str, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the runner was killed; the fork will notice
-        os.write(life, f"{word} {number}\n".encode())
 
 
 def _reseed() -> None:
@@ -307,4 +284,4 @@ def _reseed() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -303,8 +303,9 @@ def make_executor(limits: Limits) -> Executor:
 def _interrupts_set(stop: threading.Event) -> Iterator[None]:
     """Let Ctrl-C and a termination signal set `stop`; only the main thread may ask Python for that.
 
-    An exception could come at any place, between the start of a job and the note that it runs say.
-    Ctrl-C that was ignored from the start (``nohup``, a job in the background) still is.
+    A KeyboardInterrupt could land between starting a job and recording it, orphaning the process;
+    so the handler only sets a flag. Ctrl-C that was ignored from the start (``nohup``, a job in the
+    background) still is.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -5,6 +5,7 @@ They mend themselves once ``$BENCH_TEST_FOLDER/mended`` exists.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -72,6 +73,15 @@ class Hungry(Failing):
         np.empty(2**55, dtype=np.uint8)
 
 
+@register("asks")
+class Asks(Failing):
+    """Asks for input, which nobody gives."""
+
+    def fail(self, X: np.ndarray, context: Context) -> None:
+        """Ask."""
+        input()
+
+
 @register("aborts")
 class Aborts(Failing):
     """Ends as a fault in compiled code does."""
@@ -124,6 +134,15 @@ class Parent(Failing):
             tell("child")
             time.sleep(TEN_MINUTES)
             os._exit(0)
+
+
+@register("tidies")
+class Tidies(Failing):
+    """Ends well, and has something to be done when its process ends."""
+
+    def fail(self, X: np.ndarray, context: Context) -> None:
+        """Have it done later."""
+        atexit.register(tell, "tidied")
 
 
 @register("wrong-shape")

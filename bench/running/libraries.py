@@ -1,0 +1,31 @@
+"""The libraries that workers need, imported together: that takes seconds, and a fork has them."""
+
+from __future__ import annotations
+
+import importlib
+
+LIBRARIES = (
+    "torch",
+    "scipy.optimize",
+    "scipy.sparse",
+    "scipy.stats",
+    "sklearn.cluster",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "sklearn.neighbors",
+    "sklearn.semi_supervised",
+)
+
+
+def import_libraries() -> None:
+    """Import what workers are going to need, so that forks of this process can use it.
+
+    Of threads it starts only OpenBLAS', which that library ends before a fork. It never asks
+    whether there is CUDA: the answer would start CUDA, which then works in no fork. The first
+    optimiser imports torch's compiler, which takes as long as torch itself.
+    """
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    import torch
+
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
