@@ -7,16 +7,16 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from contexts import Recording
 from scipy.optimize import linear_sum_assignment
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics.cluster import contingency_matrix
-from test_networks import Killed, Recording
 
 from methods.baselines import AutoencoderKMeans, PixelKMeans
 from methods.dcec import DCEC
-from methods.method import Context, StageRequest, derive_seed
+from methods.method import Context, derive_seed
 from methods.registry import get
 from methods.supervised import SupervisedCNN, SupervisedLR, SupervisedMLP
 from methods.toolkit.heads.cnn import CNN
@@ -49,21 +49,6 @@ def reveal(n: int) -> np.ndarray:
 
 def fitted(cls: type, y=None, images=X, context=None, **params):
     return cls(**SHORT[cls] | {"random_state": 0} | params).fit(images, y, context)
-
-
-class Asked(Recording):
-    """A context that notes which stages are asked for, and hands them out read-only."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[StageRequest, object]] = []
-
-    def stage(self, function, images, *, random_state, **params):
-        self.asked.append((StageRequest(function, params), random_state))
-        found = super().stage(function, images, random_state=random_state, **params)
-        for array in found.values():
-            array.flags.writeable = False
-        return found
 
 
 def test_registered_names_and_tags():
@@ -147,7 +132,7 @@ def test_labels_do_not_matter(cls):
 @each_clustering
 @pytest.mark.parametrize("n_labels", [0, 100])
 def test_it_asks_for_the_stages_that_it_declares(cls, n_labels):
-    context = Asked()
+    context = Recording()
     method = fitted(cls, reveal(n_labels), context=context)
     assert context.asked == [(request, 0) for request in method.stages(n_labels)]
     method.labels_[0] = 3  # its own copy
@@ -250,17 +235,6 @@ def test_a_class_without_labels_is_never_predicted(cls):
     assert not np.isin(method.labels_, [3, 8]).any()
     assert (method.predict_proba(X)[:, [3, 8]] == 0).all()
     assert method.probabilities_.shape == (400, 10)
-
-
-def test_a_killed_cnn_goes_on():
-    y = reveal(100)
-    states: dict[str, list[bytes]] = {}
-    with pytest.raises(Killed):
-        fitted(SupervisedCNN, y, context=Recording(states, kill_at=23))
-    resumed = Recording(states)
-    method = fitted(SupervisedCNN, y, context=resumed)
-    assert resumed.steps[0] == ("step", 23, 40)
-    assert np.array_equal(method.probabilities_, fitted(SupervisedCNN, y).probabilities_)
 
 
 def test_the_cnn_trains_for_the_same_number_of_steps_at_every_level():

@@ -7,16 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from contexts import Recording, killed_and_resumed
 from sklearn import linear_model
 from sklearn.datasets import load_digits
 from sklearn.multiclass import OneVsRestClassifier
-from test_networks import Killed, Recording
 from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context
-from methods.toolkit.heads import cnn as classifiers
-from methods.toolkit.heads import logistic
+from methods.toolkit import training
+from methods.toolkit.heads import cnn, logistic, outputs
 from methods.toolkit.heads.cnn import CNN, SmallCNN, augment, one_cycle
 from methods.toolkit.heads.logistic import LogisticRegression
 from methods.toolkit.heads.mlp import MLP
@@ -276,15 +276,15 @@ def test_the_mlp_is_784_300_100_10():
 def test_the_mlp_steps_through_every_epoch():
     context = Recording()
     fitted("mlp", epochs=3, context=context)
-    assert context.steps == [("epoch", i, 3) for i in (1, 2, 3)]
-    losses = [row["last_batch_loss"] for row in context.history]
+    assert context.steps == [("step", i, 24) for i in range(1, 25)]  # 8 an epoch
+    losses = [row["loss"] for row in context.history]
     assert losses[2] < losses[0]
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-    with pytest.raises(FloatingPointError, match="the MLP's loss became nan; lower the learning"):
+    with pytest.raises(FloatingPointError, match="the loss of mlp became .*; lower the learning"):
         fitted("mlp", lr=1e30)
-    with pytest.raises(FloatingPointError, match="the CNN's loss became .*; lower the learning"):
+    with pytest.raises(FloatingPointError, match="the loss of cnn became .*; lower the learning"):
         fitted("cnn", lr=1e30)
 
 
@@ -312,45 +312,43 @@ def test_pooling_before_relu_is_pooling_after_it():
         assert torch.equal(mine, theirs)
 
 
-def test_the_order_of_an_epoch_is_drawn_once():
-    classifiers._last_order.cache_clear()
-    fitted("cnn", X[:20], Y[:20], steps=8, batch_size=5)  # two epochs of four steps
-    assert classifiers._last_order.cache_info().misses == 2
-
-
 def test_images_are_predicted_the_same_in_batches_of_any_size(monkeypatch):
     head = fitted("cnn")
     expected = head.predict_proba(X[TEST])
-    monkeypatch.setattr(classifiers, "PREDICT_BATCH", 7)
+    monkeypatch.setattr(outputs, "PREDICT_BATCH", 7)
     np.testing.assert_allclose(head.predict_proba(X[TEST]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("kill_at", [1, 17, 40])
-def test_a_resumed_training_equals_an_undisturbed_one(kill_at):
-    states: dict[str, list[bytes]] = {}
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_resumed_training_equals_an_undisturbed_one(name):
+    """Killed in the middle; where else, see `test_training`."""
     undisturbed = Recording()
-    expected = fitted("cnn", context=undisturbed)
-    with pytest.raises(Killed):
-        fitted("cnn", context=Recording(states, kill_at))
-    resumed = Recording(states)
-    head = fitted("cnn", context=resumed)
-    assert resumed.steps[0] == ("step", kill_at, 40)  # the step it was killed in, once more
-    assert resumed.history == undisturbed.history
-    assert np.array_equal(head.predict_proba(X[TEST]), expected.predict_proba(X[TEST]))
+    expected = fitted(name, context=undisturbed)
+    head, context = killed_and_resumed(lambda c: fitted(name, context=c), 39, every=3)
+    assert context.steps[0] == ("step", 19, 40)  # killed in step 20, from the state of 18 steps
+    assert context.history == undisturbed.history
     mine, theirs = head.network_.state_dict(), expected.network_.state_dict()
     assert all(torch.equal(mine[key], theirs[key]) for key in theirs)  # batch norm's too
+    assert np.array_equal(head.predict_proba(X[TEST]), expected.predict_proba(X[TEST]))
 
 
-def test_every_image_is_used_once_an_epoch():
-    head = CNN(10, 0, steps=9, batch_size=5)
-    epochs = [torch.cat([head._rows(s, 15) for s in range(e, e + 3)]) for e in (0, 3, 6)]
-    assert all(sorted(e.tolist()) == list(range(15)) for e in epochs)
-    assert not torch.equal(epochs[0], epochs[1])
+def test_the_cnn_uses_every_image_once_an_epoch(monkeypatch):
+    """Batches of 5 of 15 images; with fewer images than a batch, all of them in each step."""
+    drawn = []
 
+    class Noting(training.Batches):
+        def __getitem__(self, number):
+            drawn.append(super().__getitem__(number).tolist())
+            return super().__getitem__(number)
 
-def test_fewer_images_than_a_batch():
-    head = CNN(10, 0, steps=9, batch_size=128)
-    assert sorted(head._rows(7, 20).tolist()) == list(range(20))
+    monkeypatch.setattr(cnn, "Batches", Noting)
+    fitted("cnn", X[:15], Y[:15], steps=9, batch_size=5)
+    epochs = [sum(drawn[e : e + 3], []) for e in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(15)) for epoch in epochs)
+    assert epochs[0] != epochs[1]
+    drawn.clear()
+    fitted("cnn", X[:20], Y[:20], steps=2, batch_size=128)
+    assert [sorted(rows) for rows in drawn] == [list(range(20))] * 2
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (9, 14, 2), (28, 28), (32, 32, 3)])

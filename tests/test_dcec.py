@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from contexts import Recording, killed_and_resumed
 from scipy.optimize import linear_sum_assignment
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics.cluster import contingency_matrix
-from test_networks import Killed, Recording
+from torch.nn.functional import mse_loss
 
 import methods.dcec
 from methods.dcec import (
     DCEC,
     SSDCEC,
-    batch_losses,
     class_means,
     clustering_loss,
     inject_labels,
-    joint_objective,
-    refresh_row,
     student_t,
     target_distribution,
 )
-from methods.method import Context, StageRequest
+from methods.method import Context
 from methods.registry import get
+from methods.toolkit.assignments import compared
 from methods.toolkit.nets.cae import CAE
-from methods.toolkit.nets.layers import glorot_
-from methods.toolkit.training import generator
+from methods.toolkit.training import Loop
 
 SHORT = {
     "n_clusters": 3,
@@ -129,11 +129,6 @@ def test_equation_3_q_of_exactly_0_and_1():
     assert q.grad.isfinite().all()
 
 
-def test_equation_4_weighs_the_clustering_loss():
-    result = joint_objective(torch.tensor(0.5), torch.tensor(2.0), lam=0.1)
-    assert result.item() == pytest.approx(0.7)
-
-
 def test_equation_5_one_hot_rows_for_labelled_instances():
     p = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
     injected = inject_labels(p, torch.tensor([1, -1, 0]))
@@ -154,35 +149,89 @@ def test_equation_6_needs_every_class():
         class_means(torch.zeros(3, 2), torch.tensor([1, 2, -1]), 4)
 
 
-# The objective's gradient
+# The loss of a step, and its gradient
+
+
+class Joint(NamedTuple):
+    """The joint phase before its first step: what it descends, from which tensors."""
+
+    losses: Callable[[torch.Tensor, int], tuple[torch.Tensor, ...]]
+    network: CAE
+    mu: torch.Tensor
+    p: torch.Tensor
+    x: torch.Tensor
+
+    def by_hand(self, rows: torch.Tensor) -> tuple[float, float]:
+        """Mean squared error, and divergence, in float64."""
+        with torch.no_grad():
+            z = self.network.encoder(self.x[rows])
+            x_hat = self.network.decoder(z)
+        L_r = (x_hat.double() - self.x[rows]).square().sum().item() / self.x[rows].numel()
+        closeness = 1 / (1 + np.square(z.numpy()[:, None] - self.mu.detach().numpy()).sum(2))
+        q, p = closeness / closeness.sum(1, keepdims=True), self.p[rows].numpy()
+        divergence = np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / q), 0)
+        return L_r, float(divergence.sum(1).mean())
+
+
+@pytest.fixture
+def joint(monkeypatch) -> Callable[..., Joint]:
+    """``joint(lam=2.0)``: the joint phase of SS-DCEC with these parameters."""
+    seen = {}
+
+    class Noting(Loop):
+        def __init__(self, name, losses, optimiser, batches, context, parts, **more):
+            seen[name] = losses, parts
+            super().__init__(name, losses, optimiser, batches, context, parts, **more)
+
+    def make(**params) -> Joint:
+        monkeypatch.setattr(methods.dcec, "Loop", Noting)
+        fitted(max_iterations=0, **params)
+        losses, parts = seen["joint"]
+        x = torch.from_numpy(stripes()[0][:, None] / 255).float()
+        return Joint(losses, parts["network"], parts["mu"], parts["p"], x)
+
+    return make
+
+
+ROWS = torch.tensor([0, 1, 2, 20, 30, 59])  # labelled ones and others
+
+
+@pytest.mark.parametrize("lam", [0.1, 1.0])
+def test_equation_4_weighs_the_clustering_loss(joint, lam):
+    found = joint(lam=lam)
+    loss, L_r, L_c = found.losses(ROWS, 0)
+    assert (L_r.item(), L_c.item()) == pytest.approx(found.by_hand(ROWS), rel=1e-4)
+    assert loss.item() == pytest.approx(L_r.item() + lam * L_c.item(), rel=1e-6)
+
+
+def test_without_reconstruction_the_clustering_loss_is_all(joint):
+    found = joint(lam=0.5, reconstruction=False)
+    loss, L_r, L_c = found.losses(ROWS, 0)
+    assert L_c.item() == pytest.approx(found.by_hand(ROWS)[1], rel=1e-4)
+    assert (loss.item(), L_r.item()) == (pytest.approx(0.5 * L_c.item()), 0)
 
 
 @pytest.mark.parametrize("reconstruction", [True, False])
-def test_gradient_reaches_encoder_centres_and_decoder_only_with_reconstruction(reconstruction):
-    network = glorot_(CAE((8, 8), 4), generator(0))
-    mu = torch.randn(3, 4, generator=generator(0, "mu")).requires_grad_()
-    x = torch.rand(5, 1, 8, 8, generator=generator(0, "x"))
-    p = torch.tensor([[1.0, 0.0, 0.0]]).expand(5, 3)
-    L_r, L_c = batch_losses(network, mu, x, p, Context(), reconstruction)
-    joint_objective(L_r, L_c, lam=2.0).backward()
-    assert mu.grad.abs().min() > 0
-    assert all(weight.grad.abs().sum() > 0 for weight in network.encoder.parameters())
-    decoder = [weight.grad for weight in network.decoder.parameters()]
+def test_gradient_reaches_encoder_centres_and_decoder_only_with_reconstruction(
+    joint, reconstruction
+):
+    found = joint(lam=2.0, reconstruction=reconstruction)
+    found.losses(ROWS, 0)[0].backward()
+    assert found.mu.grad.abs().min() > 0
+    assert all(weight.grad.abs().sum() > 0 for weight in found.network.encoder.parameters())
+    decoder = [weight.grad for weight in found.network.decoder.parameters()]
     if reconstruction:
         assert all(gradient.abs().sum() > 0 for gradient in decoder)
     else:
         assert decoder == [None] * len(decoder)
-        assert L_r.item() == 0
 
 
-def test_each_loss_trains_the_encoder_by_itself():
-    network = glorot_(CAE((8, 8), 4), generator(0))
-    mu = torch.randn(3, 4, generator=generator(0, "mu")).requires_grad_()
-    x = torch.rand(5, 1, 8, 8, generator=generator(0, "x"))
-    p = torch.tensor([[1.0, 0.0, 0.0]]).expand(5, 3)
+def test_each_loss_trains_the_encoder_by_itself(joint):
+    found = joint()
+    network, mu = found.network, found.mu
     encoder, decoder = ([*part.parameters()] for part in (network.encoder, network.decoder))
     for loss, reached, not_reached in zip(
-        batch_losses(network, mu, x, p, Context()),
+        found.losses(ROWS, 0)[1:],
         ([*encoder, *decoder], [*encoder, mu]),
         ([mu], decoder),
         strict=True,
@@ -215,22 +264,29 @@ def test_targets_are_computed_from_all_images_at_every_refresh(monkeypatch):
 
     monkeypatch.setattr(methods.dcec, "target_distribution", recording)
     fitted()
-    assert rows == [60, 60, 60]  # at iterations 0, 10, 20; at 25 nothing is trained any more
+    assert rows == [60, 60, 60, 60]  # at iterations 0, 10 and 20, and where it ends
 
 
 def test_labelled_instances_are_trained_towards_their_class(monkeypatch):
     """Every batch gets the one-hot rows of (5), of the images that are in it."""
     X, y = stripes()
-    given = []
+    inputs, targets = [], []
 
-    def recording(network, mu, x, p, *rest):
-        given.append((x, p))
-        return batch_losses(network, mu, x, p, *rest)
+    def divergence(p, q):
+        targets.append(p)
+        return clustering_loss(p, q)
 
-    monkeypatch.setattr(methods.dcec, "batch_losses", recording)
-    SSDCEC(**(SHORT | {"max_iterations": 4})).fit(X, reveal(y, 12))
-    assert [len(p) for _, p in given] == [16, 16, 16, 12]  # one pass, its last batch the rest
-    x, p = (torch.cat(parts) for parts in zip(*given, strict=True))
+    def error(x_hat, x):
+        inputs.append(x)
+        return mse_loss(x_hat, x)
+
+    monkeypatch.setattr(methods.dcec, "clustering_loss", divergence)
+    method = SSDCEC(**(SHORT | {"max_iterations": 4, "pretrain_epochs": 0}))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "mse_loss", error)
+        method.fit(X, reveal(y, 12))
+    assert [len(p) for p in targets] == [16, 16, 16, 12]  # one pass, its last batch the rest
+    x, p = torch.cat(inputs), torch.cat(targets)
     np.testing.assert_allclose(x[:, 0].numpy(), X / 255, rtol=1e-6)  # in the images' order
     assert p[:12].tolist() == np.eye(3)[y[:12]].tolist()
     assert ((p[12:] > 0) & (p[12:] < 1)).all()
@@ -247,8 +303,8 @@ def test_history_tells_every_refresh():
     last = rows[-1]
     assert last["clusters_in_use"] == len(set(method.labels_))
     assert last["labelled_agreement"] == np.mean(method.labels_[:12] == np.arange(12) % 3)
-    iterations = [done for what, done, total in context.steps if (what, total) == ("iteration", 25)]
-    assert iterations == list(range(1, 26))
+    pretraining = [("step", done, 8) for done in range(1, 9)]
+    assert context.steps == pretraining + [("step", done, 25) for done in range(1, 26)]
 
 
 def test_history_without_reconstruction_or_labels():
@@ -258,33 +314,32 @@ def test_history_without_reconstruction_or_labels():
     assert all(row["reconstruction_loss"] is row["labelled_agreement"] is None for row in rows)
 
 
-def test_refresh_row_by_hand():
-    q = torch.tensor([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.1, 0.9, 0.0], [0.7, 0.3, 0.0]])
-    previous, y = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, -1, -1])
-    row = refresh_row(7, q, previous, y, torch.tensor([3.0, 6.0, 4.0]), reconstruction=True)
-    assert row == {
-        "iteration": 7,
-        "reconstruction_loss": 0.75,
-        "clustering_loss": 1.5,
-        "changed": 0.25,
-        "clusters_in_use": 2,  # nothing is assigned to the third: a dying cluster shows
-        "labelled_agreement": 0.5,
-    }
+def test_history_has_the_mean_losses_over_images_since_the_last_refresh(joint):
+    """One pass of the batches 16, 16, 16 and 12 with weights that do not move."""
+    context = Recording()
+    fitted(context=context, max_iterations=4, update_interval=4, lr=1e-30)
+    found = joint(lr=1e-30)
+    L_r, L_c = found.by_hand(torch.arange(60))
+    [_, row] = [row for row in context.history if "iteration" in row]
+    assert row["reconstruction_loss"] == pytest.approx(L_r, rel=1e-4)
+    assert row["clustering_loss"] == pytest.approx(L_c, rel=1e-4)
 
 
 def test_assignments_are_compared_with_those_of_the_refresh_before(monkeypatch):
+    """By hand: `test_training`."""
     seen = []
 
-    def recording(iteration, q, previous, *rest):
-        seen.append((q.argmax(1), previous))
-        return refresh_row(iteration, q, previous, *rest)
+    def recording(q, before, y):
+        seen.append((q.argmax(1), before.clone(), y))
+        return compared(q, before, y)
 
-    monkeypatch.setattr(methods.dcec, "refresh_row", recording)
+    monkeypatch.setattr(methods.dcec, "compared", recording)
     fitted(lr=1e-2)
-    assigned, previous = zip(*seen, strict=True)
+    assigned, previous, labels = zip(*seen, strict=True)
     assert not torch.equal(assigned[0], assigned[-2])  # else any earlier refresh would do
-    assert previous[0] is None
+    assert (previous[0] == -1).all()
     assert all(torch.equal(*pair) for pair in zip(assigned[:-1], previous[1:], strict=True))
+    assert labels[0].tolist() == reveal(stripes()[1], 12).tolist()
 
 
 def test_shuffle_runs_through_the_images_in_another_order():
@@ -324,42 +379,37 @@ def test_no_step_after_max_iterations():
     np.testing.assert_allclose(method.cluster_centers_[0], z[:12:3].mean(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kill_at", [1, 3, 10, 13, 25])
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_resumed_fit_equals_an_undisturbed_one(kill_at, shuffle):
-    undisturbed, states = Recording(), {}
-    expected = fitted(context=undisturbed, shuffle=shuffle, pretrain_epochs=0)
-    with pytest.raises(Killed):
-        fitted(context=Recording(states, kill_at), shuffle=shuffle, pretrain_epochs=0)
-    resumed = Recording(states)
-    assert equal(fitted(context=resumed, shuffle=shuffle, pretrain_epochs=0), expected)
-    assert resumed.history == undisturbed.history
-    assert resumed.steps[0][1] == (kill_at - 1) // 10 * 10 + 1  # from the refresh before the kill
+@pytest.mark.parametrize("lives", [2, 15, 17, 36, 37, 38, 52, 66])
+@pytest.mark.parametrize(("cls", "shuffle"), [(DCEC, False), (SSDCEC, True)])
+def test_resumed_fit_equals_an_undisturbed_one(cls, shuffle, lives):
+    """Killed in the 16 events of the pretraining, and in the 50 of the joint phase.
 
-
-def test_resumed_label_free_fit_equals_an_undisturbed_one():
-    undisturbed, states = Recording(), {}
-    expected = fitted(DCEC, context=undisturbed)
-    with pytest.raises(Killed):
-        fitted(DCEC, context=Recording(states, kill_at=24))
-    assert states["joint"]  # killed in the joint phase
-    resumed = Recording(states)
-    assert equal(fitted(DCEC, context=resumed), expected)
-    assert resumed.history == undisturbed.history
+    At event 36, the tenth step is done; at 37, the state before the second refresh is kept; at 66,
+    all is done but the last refresh. Other places: `test_training`.
+    """
+    undisturbed = Recording()
+    expected = fitted(cls, context=undisturbed, shuffle=shuffle)
+    assert undisturbed.events == 66
+    resumed, context = killed_and_resumed(
+        lambda c: fitted(cls, context=c, shuffle=shuffle), lives, every=3
+    )
+    assert equal(resumed, expected)
+    assert (resumed.n_iter_, resumed.stopped_) == (expected.n_iter_, expected.stopped_)
+    assert context.history == undisturbed.history
+    assert context.computed == (["autoencoder"] if lives <= 16 else [])
 
 
 def test_divergence_is_an_error_with_advice():
-    with pytest.raises(FloatingPointError, match=r"diverged before iteration 10 .*lower the learn"):
+    with pytest.raises(FloatingPointError, match=r"DCEC's soft assignments became .*lower the lea"):
         fitted(lr=1e30, pretrain_epochs=0)
 
 
-@pytest.mark.parametrize(
-    ("sums", "q"),
-    [([math.nan, 1.0, 1.0], 0.5), ([1.0, math.inf, 1.0], 0.5), ([1.0, 1.0, 1.0], math.nan)],
-)
-def test_nothing_that_is_not_finite_passes_a_refresh(sums, q):
-    with pytest.raises(FloatingPointError, match="DCEC diverged"):
-        refresh_row(1, torch.full((4, 2), q), None, torch.zeros(4), torch.tensor(sums), True)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_does_not_pass_a_refresh(monkeypatch, value):
+    """Nor does an assignment (above): here all weights stay finite."""
+    monkeypatch.setattr(methods.dcec, "clustering_loss", lambda p, q: torch.tensor(value))
+    with pytest.raises(FloatingPointError, match="the loss of joint became .* before step 10; low"):
+        fitted()
 
 
 # The methods
@@ -406,50 +456,20 @@ def test_dcec_ignores_labels():
     assert equal(fitted(DCEC, n_labels=0), fitted(DCEC, n_labels=30))
 
 
-def test_without_labels_ss_dcec_is_dcec():
-    method = fitted(n_labels=0)
-    assert equal(method, fitted(DCEC))
-    assert method.same_as_ == "dcec"
-    assert fitted(n_labels=12).same_as_ is None
-
-
-def test_without_labels_the_kl_variant_is_no_other_method():
-    method = fitted(n_labels=0, reconstruction=False)
-    assert method.same_as_ is None
-    assert equal(method, fitted(DCEC, reconstruction=False))
-    assert not equal(method, fitted(DCEC))
-
-
-class StageRecorder(Context):
-    """Remembers which stages are asked for; hands arrays out as the suite does, memory-mapped."""
-
-    def __init__(self, folder) -> None:
-        super().__init__()
-        self.folder = folder
-        self.asked: list[StageRequest] = []
-        self.seeds: set[int] = set()
-
-    def stage(self, function, X, *, random_state, **params):
-        self.asked.append(StageRequest(function, params))
-        self.seeds.add(random_state)
-        arrays = super().stage(function, X, random_state=random_state, **params)
-        for name, array in arrays.items():
-            np.save(self.folder / f"{function.__name__}-{name}.npy", array, allow_pickle=False)
-        return {
-            name: np.load(self.folder / f"{function.__name__}-{name}.npy", mmap_mode="r")
-            for name in arrays
-        }
+@pytest.mark.parametrize("reconstruction", [True, False])
+def test_without_labels_ss_dcec_is_dcec(reconstruction):
+    method = fitted(n_labels=0, reconstruction=reconstruction)
+    assert equal(method, fitted(DCEC, reconstruction=reconstruction))
+    assert not equal(method, fitted(DCEC, reconstruction=not reconstruction))
+    assert not equal(method, fitted(n_labels=12, reconstruction=reconstruction))
 
 
 @pytest.mark.parametrize(("cls", "n_labels"), [(DCEC, 0), (DCEC, 12), (SSDCEC, 0), (SSDCEC, 12)])
-def test_fit_asks_for_the_stages_that_it_declares(cls, n_labels, tmp_path):
-    context = StageRecorder(tmp_path)
+def test_fit_asks_for_the_stages_that_it_declares(cls, n_labels):
+    context = Recording()
     method = fitted(cls, n_labels, context)
-    declared = method.stages(n_labels)
-    assert {(r.name, tuple(sorted(r.params.items()))) for r in context.asked} == {
-        (r.name, tuple(sorted(r.params.items()))) for r in declared
-    }
-    assert context.seeds == {0}  # the seed that is declared too: levels and methods share
+    # The seed is the one that is declared too: levels and methods share.
+    assert context.asked == [(request, 0) for request in method.stages(n_labels)]
     assert equal(method, fitted(cls, n_labels))
 
 
@@ -462,6 +482,7 @@ def test_every_level_asks_for_the_same_autoencoder():
 def test_registered_names():
     assert get("dcec").cls is DCEC and not get("dcec").tags.uses_labels
     assert get("ss-dcec").cls is SSDCEC and get("ss-dcec").tags.needs_every_class
+    assert get("ss-dcec").tags.without_labels == get("ss-dcec-kl").tags.without_labels == "dcec"
     assert get("ss-dcec").build().reconstruction
     assert not get("ss-dcec-kl").build("quick").reconstruction
 
@@ -494,28 +515,15 @@ def test_is_a_scikit_learn_estimator():
     assert np.array_equal(again.predict(X), labels)
 
 
-class Sharing(Context):
-    """Computes the autoencoder once, for all fits that ask for it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: dict[str, dict[str, np.ndarray]] = {}
-
-    def stage(self, function, X, *, random_state, **params):
-        if function.__name__ not in self.kept:
-            result = super().stage(function, X, random_state=random_state, **params)
-            self.kept[function.__name__] = result
-        return self.kept[function.__name__]
-
-
 def test_supervision_helps_on_digits():
     digits = load_digits()
     X, y = (digits.images * 15).astype(np.uint8), digits.target
     params = {"pretrain_epochs": 15, "max_iterations": 200, "update_interval": 40, "n_init": 5}
     params |= {"batch_size": 64, "lr": 3e-3, "random_state": 0}
     given = reveal(y, len(y) // 5)
-    hidden, shared = given < 0, Sharing()
-    supervised, plain = SSDCEC(**params).fit(X, given, shared), DCEC(**params).fit(X, None, shared)
+    hidden, first = given < 0, Recording()
+    supervised = SSDCEC(**params).fit(X, given, first)
+    plain = DCEC(**params).fit(X, None, Recording(stages=first.stages))
     best = linear_sum_assignment(-contingency_matrix(y, plain.labels_))  # the mapping of eq. 7
     acc = contingency_matrix(y, plain.labels_)[best].sum() / len(y)
     assert acc > 0.6

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contexts import Asked
+from contexts import Recording
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -141,7 +141,7 @@ def test_colour_images():
 
 
 def test_it_asks_for_the_stage_that_it_declares():
-    context = Asked()
+    context = Recording()
     method = fitted(reveal(100), context=context)
     assert context.asked == [(request, 0) for request in method.stages(100)]
     method.cluster_centers_[0] = 0  # its own copy

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from methods import dcec
 from methods.dcec import DCEC, SSDCEC
 from methods.method import Context
+from methods.toolkit import training
 from methods.toolkit.fast.cuda_graphs import WARM_UP, GraphedStep, graphed
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.nets.layers import MirroredConv, StridedConv, SubpixelConv, glorot_
-from methods.toolkit.stages import autoencoder as autoencoder_stage
 from methods.toolkit.stages.autoencoder import autoencoder, reconstruction_loss
 from methods.toolkit.training import adam, generator, image_tensor, pixels
 
@@ -165,19 +164,18 @@ def digits(n: int = 70) -> np.ndarray:
     return rng.integers(0, 256, (n, 8, 8), dtype=np.uint8)
 
 
-def replaying(step, context):
-    return GraphedStep(step, *recorded([]))
-
-
 def test_training_through_replays_equals_plain_training(monkeypatch):
     """The code path of an accelerator, with calls in the place of graphs."""
     X, y = digits(), np.where(np.arange(70) % 3 == 0, np.arange(70) % 2, -1)
-    params = {"pretrain_epochs": 3, "max_iterations": 30, "update_interval": 10, "delta": 0.0}
+    params = {"pretrain_epochs": 4, "max_iterations": 30, "update_interval": 10, "delta": 0.0}
     method = SSDCEC(2, batch_size=16, random_state=0, **params)
     plain = method.fit(X, y).probabilities_
-    for module in (autoencoder_stage, dcec):
-        monkeypatch.setattr(module, "graphed", replaying)
+    calls: list[str] = []
+    monkeypatch.setattr(
+        training, "graphed", lambda step, context: GraphedStep(step, *recorded(calls))
+    )
     assert np.array_equal(method.fit(X, y).probabilities_, plain)
+    assert calls.count("capture") == 4  # two sizes of batches, in the autoencoder and jointly
 
 
 @needs_cuda
@@ -187,7 +185,7 @@ def test_cuda_graphs_equal_plain_steps(monkeypatch, precision):
     params = {"epochs": 4, "batch_size": 32, "random_state": 0}
     context = Context("cuda", precision)
     captured = autoencoder(X, context=context, **params)
-    monkeypatch.setattr(autoencoder_stage, "graphed", lambda step, context: step)
+    monkeypatch.setattr(training, "graphed", lambda step, context: step)
     plain = autoencoder(X, context=context, **params)
     np.testing.assert_allclose(captured["loss"], plain["loss"], rtol=1e-3)
 
@@ -200,8 +198,7 @@ def test_the_captured_joint_phase_equals_the_plain_one(monkeypatch, precision):
     method = DCEC(3, pretrain_epochs=2, max_iterations=40, update_interval=10, delta=0.0, n_init=2)
     method.set_params(batch_size=32, random_state=0)
     captured = method.fit(X, context=Context("cuda", precision)).probabilities_
-    for module in (autoencoder_stage, dcec):
-        monkeypatch.setattr(module, "graphed", lambda step, context: step)
+    monkeypatch.setattr(training, "graphed", lambda step, context: step)
     plain = method.fit(X, context=Context("cuda", precision)).probabilities_
     assert method.n_iter_ == 40
     np.testing.assert_allclose(captured, plain, atol=1e-2)

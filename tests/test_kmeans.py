@@ -7,17 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from contexts import Recording, killed_and_resumed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
-from test_networks import Killed, Recording
+from threadpoolctl import threadpool_limits
 
 from methods.method import Context
 from methods.toolkit.fast import lloyd
 from methods.toolkit.fast.lloyd import Lloyd, Projection, distances, project
-from methods.toolkit.rows import as_rows
+from methods.toolkit.rows import as_rows, kmeans_of_rows
 from methods.toolkit.stages.kmeans import kmeans, nearest, seed_centres
 from methods.toolkit.training import generator
 
@@ -412,37 +413,56 @@ def test_precision_makes_no_difference():
         assert equal(bf16, cluster(X, n_clusters=20))
 
 
-@pytest.mark.parametrize("kill_at", [1, 2, 4])
-def test_a_resumed_run_with_bounds_equals_an_undisturbed_one(kill_at):
+@pytest.mark.parametrize("lives", [63, 66, 70])
+def test_a_resumed_run_with_bounds_equals_an_undisturbed_one(lives):
+    """Killed after 62 events of seeding: states of 2 runs and 60 centres, then 2 an iteration."""
     params = {"n_init": 2, "max_iter": 9, "tol": 0, "n_clusters": 31}
-    states: dict[str, list[bytes]] = {}
     expected = cluster(LONG, **params)
-    with pytest.raises(Killed):
-        cluster(LONG, context=KilledIn("iteration", kill_at, states), **params)
-    resumed = Recording(states)
-    assert equal(cluster(LONG, context=resumed, **params), expected)
-    assert resumed.steps[0] == ("iteration", kill_at, 9)
+    found, context = killed_and_resumed(lambda c: cluster(LONG, context=c, **params), lives)
+    assert equal(found, expected)
+    assert context.steps[0] == ("iteration", (lives - 62 + 1) // 2, 9)
 
 
 def test_a_run_killed_while_seeding_keeps_the_first_centres_that_it_has():
+    """In the second of three runs: a state and four centres each."""
     params = {"n_init": 3, "n_clusters": 5}
-    states: dict[str, list[bytes]] = {}
-    with pytest.raises(Killed):
-        cluster(context=KilledIn("centre", 5, states, times=2), **params)
-    resumed = Recording(states)
-    assert equal(cluster(context=resumed, **params), cluster(**params))
-    assert sum(what == "centre" for what, _, _ in resumed.steps) == 2 * 4
+    found, context = killed_and_resumed(lambda c: cluster(context=c, **params), 10)
+    assert equal(found, cluster(**params))
+    assert sum(what == "centre" for what, _, _ in context.steps) == 2 * 4
 
 
-class KilledIn(Recording):
-    """Killed when a given step of a given loop is over (for the `times`-th time)."""
+# ---- k-means on rows of few columns, an embedding say.
 
-    def __init__(self, what: str, done: int, states: dict[str, list[bytes]], times: int = 1):
-        super().__init__(states)
-        self.deadly, self.times = (what, done), times
 
-    def progress(self, what, done, total):
-        super().progress(what, done, total)
-        self.times -= (what, done) == self.deadly
-        if self.times == 0 and (what, done) == self.deadly:
-            raise Killed
+@pytest.mark.parametrize("seed", [0, 2**62])
+def test_k_means_of_rows_does_not_depend_on_threads(seed):
+    rows = np.random.default_rng(0).random((3000, 10), dtype=np.float32)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 4, 4, 3):
+            torch.set_num_threads(threads)
+            with threadpool_limits(threads):
+                found.append(kmeans_of_rows(rows, 20, 2, seed))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert np.array_equal(found[0].centres, other.centres)
+        assert np.array_equal(found[0].labels, other.labels)
+    assert not np.array_equal(found[0].centres, kmeans_of_rows(rows, 20, 2, seed + 1).centres)
+
+
+def test_k_means_of_rows_gives_centres_and_the_nearest_of_them():
+    rows = as_rows(DIGITS)
+    before = rows.copy()
+    found = kmeans_of_rows(rows, 8, 5, seed=0)
+    assert (found.centres.dtype, found.labels.dtype) == (np.float32, np.int64)
+    assert np.array_equal(found.labels, nearest(rows, found.centres)[0])
+    inertia = np.square(rows - found.centres[found.labels]).sum()
+    assert inertia == pytest.approx(cluster(n_init=5)["inertia"], rel=0.02)
+    assert np.array_equal(rows, before)
+
+
+@pytest.mark.parametrize("n_clusters", [0, 401])
+def test_k_means_of_rows_refuses_a_number_of_clusters(n_clusters):
+    with pytest.raises(ValueError, match=f"n_clusters is {n_clusters} for 400 instances"):
+        kmeans_of_rows(as_rows(DIGITS), n_clusters, 1, 0)

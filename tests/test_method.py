@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from methods.method import (
     derive_seed,
     flatten,
     stage,
+    stage_version,
 )
 
 X = np.arange(3 * 2 * 2, dtype=np.uint8).reshape(3, 2, 2)
@@ -75,6 +77,9 @@ def test_what_a_method_is_unless_it_says_otherwise() -> None:
         needs_every_class=False,
         inductive=True,
         in_all=True,
+        without_labels=None,
+        family="",
+        columns="classes",
     )
     assert Method.schedules == {}
     assert Echo().stages(0) == []
@@ -93,6 +98,32 @@ def test_a_request_has_the_name_of_its_function() -> None:
     assert StageRequest(drawing).params == {}
 
 
+def test_a_stage_s_name_is_the_only_one_of_its_kind() -> None:
+    known = stage_version("drawing")
+    with pytest.raises(
+        ValueError, match=r"two stages are called 'drawing': .*; rename one"
+    ) as told:
+
+        @stage(version=9)
+        def drawing(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+            """Another one."""
+            return {}
+
+    assert f"{__name__}.drawing and {__name__}.test_a_stage_s_name" in str(told.value)
+    assert stage_version("drawing") == known == 1
+
+
+def test_a_stage_that_is_imported_again_is_the_same_one() -> None:
+    def place(function: Callable[..., Arrays]) -> Callable[..., Arrays]:
+        function.__name__, function.__qualname__ = "imported_again", "imported_again"
+        return function
+
+    first = stage(version=1)(place(lambda X, **_: {}))
+    second = stage(version=2)(place(lambda X, **_: {}))
+    assert (stage_version(first), stage_version(second)) == (1, 2)
+    assert stage_version("imported_again") == 2 and stage_version("nobody") is None
+
+
 # --- The context that does nothing ---------------------------------------------------------------
 
 
@@ -109,7 +140,7 @@ def test_the_default_context_keeps_nothing() -> None:
     context.log(loss=0.5)
     point = context.checkpoint("loop")
     assert isinstance(point, NoCheckpoint)
-    point.save(lambda: pytest.fail("nobody wants the state"), force=True)
+    point.save(lambda: pytest.fail("nobody wants the state"))
     assert point.load() is None
 
 

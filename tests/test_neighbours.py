@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from contexts import Recording, killed_and_resumed
 
 from methods.method import Context
-from methods.scan.assignments import (
-    ClusterNetwork,
+from methods.scan.network import ClusterNetwork
+from methods.scan.phases import (
     Training,
     assignment_summary,
     majority_classes,
     most_confident,
-    train_assignments,
+    train_phase,
 )
 from methods.toolkit.stages import neighbours as toolkit
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
-from methods.toolkit.training import load_weights, weight_arrays
+from methods.toolkit.training import generator, load_weights, weight_arrays
 
 
 def test_neighbours_are_the_most_similar_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,10 +86,61 @@ def test_the_history_tells_how_clusters_are_used() -> None:
     def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         return module.weight.square().sum(), logits[rows]
 
-    history = train_assignments("test", module, loss, 2, Training(1, 2, 0.1), 0, Context())
+    training, context = Training(1, 2, 0.1), Recording()
+    first = module.weight.square().sum().item()
+    history = train_phase("test", module, loss, 2, 4, training, 0, context)
     mean = np.array([0.4, 0.3, 0.15, 0.15])
-    expected = [2, -(mean * np.log(mean)).sum(), 0.6]
-    assert history[0, 1:].tolist() == pytest.approx(expected, abs=1e-6)
+    expected = {"clusters_in_use": 2, "assignment_entropy": -(mean * np.log(mean)).sum()}
+    expected |= {"loss": first, "confidence": 0.6, "epoch": 1}
+    (row,) = history
+    assert row.pop("phase") == "test"
+    assert row == pytest.approx(expected, abs=1e-6)
+    assert not module.training
+
+
+def test_the_history_of_an_epoch_forgets_the_one_before() -> None:
+    module = torch.nn.Linear(1, 3)
+
+    def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return module.weight.square().sum(), 50 * torch.eye(3)[[step, step]]
+
+    history = train_phase("test", module, loss, 2, 3, Training(3, 2, 0.1), 0, Context())
+    assert [row["clusters_in_use"] for row in history] == [1, 1, 1]
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+
+
+def test_an_epoch_without_a_step_ends_the_training() -> None:
+    """Killed in the last one or not."""
+
+    def trained(context: Recording) -> list[dict[str, object]]:
+        module = torch.nn.Linear(2, 3)
+        torch.nn.init.ones_(module.weight)
+        torch.nn.init.zeros_(module.bias)
+        x = torch.randn(20, 2, generator=generator(0, "x"))
+
+        def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+            logits = module(x[rows])
+            return (logits.square().mean() if step < 4 else None), logits
+
+        return train_phase("test", module, loss, 20, 3, Training(9, 5, 0.1), 0, context)
+
+    undisturbed = Recording()
+    history = trained(undisturbed)
+    assert [row["loss"] is None for row in history] == [False, True]
+    assert undisturbed.history == history
+    for lives in (7, 13, 16):
+        resumed, context = killed_and_resumed(trained, lives)
+        assert resumed == context.history == history
+
+
+def test_a_phase_whose_assignments_are_no_numbers_is_an_error() -> None:
+    module = torch.nn.Linear(1, 2)
+
+    def loss(rows: torch.Tensor, step: int) -> tuple[None, torch.Tensor]:
+        return None, torch.full((len(rows), 2), torch.nan)
+
+    with pytest.raises(FloatingPointError, match="the assignments of test became nan .*; lower"):
+        train_phase("test", module, loss, 4, 2, Training(1, 2, 0.1), 0, Context())
 
 
 def test_a_summary_sees_a_collapse_in_spite_of_strays() -> None:
@@ -128,5 +180,5 @@ def test_weights_that_do_not_fit_are_refused() -> None:
 def test_assignments_that_are_no_numbers_are_an_error() -> None:
     network = ClusterNetwork((8, 8), 2, 16, 3)
     torch.nn.init.constant_(network.head.weight, torch.inf)
-    with pytest.raises(FloatingPointError, match="soft assignments became nan; lower the learning"):
+    with pytest.raises(FloatingPointError, match="soft assignments became nan .*; lower"):
         network.probabilities(torch.ones(5, 16))

@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 import pytest
 import torch
+from contexts import Recording, killed_and_resumed
 from torch import nn
 
 from methods.method import Context
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.nets.layers import MirroredConv, StridedConv, SubpixelConv, Turn, glorot_
 from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
-from methods.toolkit.training import Batches, adam, generator, image_tensor, pixels, weight_arrays
-
-
-class Killed(Exception):
-    """Stands for a kill in the middle of training."""
-
-
-class Memory:
-    """A checkpoint that keeps every state as a copy, as a file would."""
-
-    def __init__(self, states: list[bytes]) -> None:
-        self.states = states
-
-    def load(self):
-        return torch.load(io.BytesIO(self.states[-1]), weights_only=True) if self.states else None
-
-    def save(self, state, *, force=False):
-        buffer = io.BytesIO()
-        torch.save(state(), buffer)
-        self.states.append(buffer.getvalue())
-
-
-class Recording(Context):
-    """Remembers history and checkpoints; raises `Killed` when told to."""
-
-    def __init__(self, states: dict[str, list[bytes]] | None = None, kill_at: int = -1) -> None:
-        super().__init__()
-        self.states = {} if states is None else states
-        self.kill_at = kill_at
-        self.history: list[dict] = []
-        self.steps: list[tuple[str, int, int]] = []
-
-    def log(self, **values):
-        self.history.append(values)
-
-    def progress(self, what, done, total):
-        self.steps.append((what, done, total))
-        if done == self.kill_at:
-            raise Killed
-
-    def checkpoint(self, name):
-        return Memory(self.states.setdefault(name, []))
+from methods.toolkit.training import generator, image_tensor, pixels, weight_arrays
 
 
 def keras_margins(size: int, kernel: int) -> tuple[int, int, int]:
@@ -277,7 +236,7 @@ def test_training_returns_what_it_says():
     assert result["embedding"].dtype == np.float32
     assert result["loss"].shape == (6,)
     assert result["loss"][-1] < 0.5 * result["loss"][0]
-    assert context.steps == [("epoch", epoch, 6) for epoch in range(1, 7)]
+    assert context.steps == [("step", step, 24) for step in range(1, 25)]  # 4 an epoch
     assert [row["epoch"] for row in context.history] == [1, 2, 3, 4, 5, 6]
     assert [row["loss"] for row in context.history] == result["loss"].tolist()
     network = load_autoencoder(result, X.shape[1:])
@@ -314,25 +273,14 @@ def test_same_seed_same_network_other_seed_not():
     assert not same(first, train(X, seed=1))
 
 
-def test_adam_is_keras():
-    """Of a gradient of 1e-7, Keras' first step is half the learning rate; torch's nearly all."""
-    weight = nn.Parameter(torch.zeros(1))
-    weight.grad = torch.full((1,), 1e-7)
-    adam([weight], lr=0.1).step()
-    assert weight.item() == pytest.approx(-0.05, rel=1e-3)
-
-
-@pytest.mark.parametrize("kill_at", [1, 3])
-def test_resumed_training_equals_an_undisturbed_one(kill_at):
-    X, states = images(), {}
+def test_resumed_training_equals_an_undisturbed_one():
+    """Killed in the third of four epochs; where else, see `test_training`."""
     undisturbed = Recording()
-    expected = train(X, undisturbed, epochs=4)
-    with pytest.raises(Killed):
-        train(X, Recording(states, kill_at), epochs=4)
-    resumed = Recording(states)
-    assert same(train(X, resumed, epochs=4), expected)
-    assert resumed.history == undisturbed.history
-    assert resumed.steps[0] == ("epoch", kill_at, 4)  # killed before that epoch was saved
+    expected = train(images(), undisturbed, epochs=4)
+    resumed, context = killed_and_resumed(lambda c: train(images(), c, epochs=4), 21, every=2)
+    assert same(resumed, expected)
+    assert context.history == undisturbed.history
+    assert context.steps[0] == ("step", 11, 16)
 
 
 def test_loading_refuses_what_does_not_fit():
@@ -357,7 +305,9 @@ def test_loading_leaves_read_only_arrays_alone(tmp_path):
 
 
 def test_divergence_is_an_error_with_advice():
-    with pytest.raises(FloatingPointError, match=r"loss became .*; lower the learning rate lr"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss of autoencoder became .*; lower the learn"
+    ):
         train(images(), lr=1e30, epochs=20)
 
 
@@ -392,19 +342,3 @@ def test_bf16_trains_to_a_similar_loss():
     assert half["embedding"].dtype == np.float32
     np.testing.assert_allclose(half["loss"], full["loss"], rtol=0.1)
     assert not np.array_equal(half["loss"], full["loss"])
-
-
-def test_batches_run_through_the_images_in_order_and_wrap_around():
-    batches = Batches(10, 4, None, "cpu")
-    passes = [batches[i].tolist() for i in range(4)]
-    assert passes == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [0, 1, 2, 3]]
-    assert Batches(8, 4, None, "cpu")[3].tolist() == [4, 5, 6, 7]  # no empty batch after a pass
-
-
-def test_shuffled_batches_cover_every_pass_in_another_order():
-    batches = Batches(10, 4, 0, "cpu")
-    passes = [torch.cat([batches[3 * k + i] for i in range(3)]).tolist() for k in range(2)]
-    assert all(sorted(order) == list(range(10)) for order in passes)
-    assert passes[0] != passes[1]
-    resumed = Batches(10, 4, 0, "cpu")
-    assert resumed[4].tolist() == batches[4].tolist() == passes[1][4:8]

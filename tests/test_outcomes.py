@@ -71,7 +71,7 @@ def test_a_renamed_variable_is_not(tmp_path: Path) -> None:
 def test_a_raised_version_asks_for_its_outcome(tmp_path: Path) -> None:
     said = complaint_after(
         tmp_path,
-        "methods/toolkit/neighbours.py",
+        "methods/toolkit/stages/neighbours.py",
         "@stage(version=1)",
         "@stage(version=2)",
         "stage/neighbours",

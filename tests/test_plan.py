@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bench.core.trial import Grid, Trial
 from bench.records.store import Store
-from bench.running import plan as plan_module
+from bench.running import costs as costs_module
 from bench.running.api import describe
 from bench.running.context import request_key
 from bench.running.costs import OVERHEAD_SECONDS, Costs
@@ -377,13 +377,13 @@ def test_the_shipped_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What `python -m bench.running.costs RESULTS` prints, it reads; own records come first."""
-    monkeypatch.setattr(plan_module.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(costs_module.resources, "files", lambda package: tmp_path)
     (trial,) = trials("sharing", levels=["5%"])
     job = replace(around.template, trials=(trial,))
     machine = {"environment": {"processor": "a, b", "threads": 2, "device": "cpu"}}
     finish(trial, parts=costing(3.0, 6.0) | machine)
     learned = Costs.load(around.store)
-    plan_module._print_costs(str(around.store.results))
+    costs_module._print_costs(str(around.store.results))
     (tmp_path / "costs.csv").write_text(capsys.readouterr().out)
     shipped = Costs.load(None)
     assert shipped.seconds == learned.seconds

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from contexts import Recording
 from sklearn.base import clone
 from sklearn.datasets import load_digits
-from test_networks import Recording
 
 from methods.baselines import PixelKMeans
-from methods.method import Context, StageRequest
+from methods.method import Context
 from methods.propagation import (
     KMeansCentroid,
     KMeansFull,
@@ -56,24 +56,19 @@ class Taught:
         return np.eye(self.n_classes, dtype=np.float32)[np.zeros(len(images), int)]
 
 
-class Clustered(Context):
+def clustered(labels: list[int], distances: list[float], centres: list[float]) -> Recording:
     """A context whose k-means has found what the test says."""
-
-    def __init__(self, labels: list[int], distances: list[float], centres: list[float]) -> None:
-        super().__init__()
-        self.found = {
-            "labels": np.array(labels),
-            "distances": np.array(distances, np.float32),
-            "centres": np.array(centres, np.float32).reshape(-1, 1),
-        }
-
-    def stage(self, function, images, *, random_state, **params):
-        return self.found
+    found = {
+        "labels": np.array(labels),
+        "distances": np.array(distances, np.float32),
+        "centres": np.array(centres, np.float32).reshape(-1, 1),
+    }
+    return Recording(answers={"kmeans": found})
 
 
 # Three clusters on a line: 0 at 0.1, 1 at 0.2, 2 at 0.9. Cluster 1 has no labelled member.
 SMALL = np.arange(10, dtype=np.uint8).reshape(10, 1, 1)
-CLUSTERS = Clustered(
+CLUSTERS = clustered(
     labels=[0, 0, 0, 0, 1, 1, 2, 2, 2, 2],
     distances=[0.4, 0.2, 0.3, 0.1, 0.1, 0.2, 0.4, 0.3, 0.2, 0.1],
     centres=[0.1, 0.2, 0.9],
@@ -200,7 +195,6 @@ def test_it_learns_from_few_labels(cls):
     method = fitted(cls, y)
     hidden = y < 0
     assert (method.labels_[hidden] == TRUTH[hidden]).mean() > 0.7
-    assert method.same_as_ is None
     assert len(np.unique(method.cluster_labels_)) == 60
     assert np.array_equal(method.labels_, method.predict(X))
     assert np.array_equal(method.labels_, method.predict_proba(X).argmax(1))
@@ -219,30 +213,20 @@ def test_all_three_and_all_levels_share_a_stage():
     assert all(request == requests[0] for request in requests)
 
 
-class Asked(Recording):
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[StageRequest, object]] = []
-
-    def stage(self, function, images, *, random_state, **params):
-        self.asked.append((StageRequest(function, params), random_state))
-        return super().stage(function, images, random_state=random_state, **params)
-
-
 @each_method
 @pytest.mark.parametrize("n_labels", [0, 30])
 def test_it_asks_for_the_stages_that_it_declares(cls, n_labels):
-    context = Asked()
-    method = fitted(cls, reveal(n_labels), context, n_init_unlabelled=2)
+    context = Recording()
+    method = fitted(cls, reveal(n_labels), context)
     assert context.asked == [(request, 0) for request in method.stages(n_labels)]
 
 
 @each_method
 def test_without_labels_it_is_the_baseline(cls):
     """Also after a fit with labels, of which nothing may be left."""
-    method = fitted(cls, reveal(40), n_init_unlabelled=3).fit(X, np.full(len(X), -1))
-    baseline = PixelKMeans(n_init=3, random_state=0)
-    assert method.same_as_ == "kmeans"
+    method = fitted(cls, reveal(40)).fit(X, np.full(len(X), -1))
+    baseline = PixelKMeans(random_state=0)
+    assert method.tags.without_labels == "kmeans" and get("kmeans").cls is PixelKMeans
     assert method.stages(0) == baseline.stages(0)
     assert np.array_equal(method.labels_, baseline.fit(X).labels_)
     assert np.array_equal(method.cluster_labels_, method.labels_)
@@ -251,12 +235,10 @@ def test_without_labels_it_is_the_baseline(cls):
     assert method.predict_proba(X[:9]).sum(1).tolist() == [1] * 9
 
 
-@pytest.mark.parametrize("schedule", ["paper", "quick", "smoke"])
-def test_without_labels_every_schedule_shares_the_baseline_s_stage(schedule):
-    assert all(
-        get(name).build(schedule).stages(0) == get("kmeans").build(schedule).stages(0)
-        for name in ("kmeans-full", "kmeans-percentile", "kmeans-centroid")
-    )
+@each_method
+def test_without_labels_its_stage_is_the_baseline_s_whatever_its_parameters(cls):
+    assert cls(max_iter=7, k=3).stages(0) == PixelKMeans().stages(0)
+    assert cls(n_clusters=4).stages(0) == PixelKMeans(4).stages(0)
 
 
 @each_method
@@ -342,7 +324,7 @@ def test_the_networks_train_as_long_as_they_are_told(head, epochs):
 
 def test_it_is_a_scikit_learn_estimator():
     for cls in ALL:
-        method = cls(k=17, vote="nearest", C=3.0, n_init_unlabelled=4, random_state=9)
+        method = cls(k=17, vote="nearest", C=3.0, random_state=9)
         assert clone(method).get_params() == method.get_params()
         assert method.get_params() | {"k": 17, "vote": "nearest", "C": 3.0} == method.get_params()
     y = reveal(30)
@@ -363,7 +345,7 @@ def test_select_fills_the_budget(budget):
 
 def test_select_asks_for_the_instances_nearest_the_centres():
     method = KMeansFull(max_clusters=50, random_state=0)
-    context = Asked()
+    context = Recording()
     chosen = method.select(X, 75, context)
     [(request, seed)] = context.asked
     assert request == method.stages(75)[0] and seed == 0

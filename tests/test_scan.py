@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from contexts import Recording, killed_and_resumed
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 from bench.running.context import SuiteContext
 from bench.running.stages import StageStore
 from methods import registry
-from methods.method import UNLABELLED, Arrays, Context
-from methods.scan import scan
-from methods.scan.assignments import pseudo_labels
-from methods.scan.scan import SCAN, SSSCAN
+from methods.method import UNLABELLED
+from methods.scan import SCAN, SSSCAN, scan
+from methods.scan.losses import pseudo_labels
 
 NAMES = ["scan", "scan-finetune", "scan-selflabel", "ss-scan"]
 LABEL_FREE = NAMES[:3]
-Fits = dict[str, tuple[SCAN, "Suite"]]
+Fits = dict[str, tuple[SCAN, Recording]]
 
 
 def digits(n: int = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -50,67 +49,6 @@ def smoke(name: str, **changes: Any) -> SCAN:
     return registry.get(name).build("smoke", **{"random_state": 0, **changes})
 
 
-class Killed(Exception):
-    """Stands for a kill: the process ends right after a checkpoint was written."""
-
-
-class Kept:
-    """A checkpoint in memory, passed through torch.save as the suite's is."""
-
-    def __init__(self, files: dict[str, bytes], name: str, kill: Callable[[], None]) -> None:
-        self.files, self.name, self.kill = files, name, kill
-
-    def load(self) -> dict[str, Any] | None:
-        if self.name not in self.files:
-            return None
-        return torch.load(io.BytesIO(self.files[self.name]), weights_only=True)
-
-    def save(self, state: Callable[[], dict[str, Any]], *, force: bool = False) -> None:
-        file = io.BytesIO()
-        torch.save(state(), file)
-        self.files[self.name] = file.getvalue()
-        self.kill()
-
-
-class Suite(Context):
-    """Keeps stages, the fit's own history, and checkpoints; is killed after `lives` of these."""
-
-    def __init__(self, lives: int | None = None, shared: Suite | None = None) -> None:
-        super().__init__()
-        self.lives = lives
-        self.files: dict[str, bytes] = {}
-        self.rows: list[dict[str, Any]] = []
-        self.done: dict[str, Arrays] = {} if shared is None else shared.done
-        self.computed: list[str] = [] if shared is None else shared.computed
-        self.inside = ""
-
-    def log(self, **values: Any) -> None:
-        if not self.inside:
-            self.rows.append(values)
-
-    def checkpoint(self, name: str) -> Kept:
-        return Kept(self.files, f"{self.inside}/{name}", self._count)
-
-    def stage(
-        self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
-    ) -> Arrays:
-        key = f"{function.__name__} {X.shape} {random_state} {sorted(params.items())}"
-        if key not in self.done:
-            outer, self.inside = self.inside, key
-            try:
-                self.done[key] = super().stage(function, X, random_state=random_state, **params)
-            finally:
-                self.inside = outer
-            self.computed.append(function.__name__)
-        return self.done[key]
-
-    def _count(self) -> None:
-        if self.lives is not None:
-            self.lives -= 1
-            if self.lives == 0:
-                raise Killed
-
-
 # The methods
 
 
@@ -118,9 +56,9 @@ class Suite(Context):
 def fits() -> Fits:
     """All methods on digits, 60 of 200 labelled, sharing their stages as in the suite."""
     X, truth = digits()
-    found, shared = {}, Suite()
+    found, first = {}, Recording()
     for name in NAMES:
-        suite = Suite(shared=shared)
+        suite = Recording(stages=first.stages)
         found[name] = smoke(name).fit(X, hide(truth), suite), suite
     return found
 
@@ -141,7 +79,7 @@ def test_a_fit_on_digits(name: str, fits: Fits) -> None:
     assert method.confident_.shape == (10, 9)
     first = method.confident_[method.labels_[7]]
     assert (method.labels_[first[first >= 0]] == method.labels_[7]).all()
-    assert suite.rows[-1].get("note") or suite.rows[-1]["phase"] == "result"
+    assert suite.history[-1].get("note") or suite.history[-1]["phase"] == "result"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,8 +88,13 @@ def test_the_history_has_a_row_for_every_epoch(name: str, fits: Fits) -> None:
     phases |= {"finetune": 1} if name in ("scan-finetune", "scan-selflabel") else {}
     phases |= {"selflabel": 1} if name == "scan-selflabel" else {}
     method, suite = fits[name]
-    rows = [row for row in suite.rows if "epoch" in row]
-    assert rows == [row for row in method.history_ if row["phase"] != "simclr"]  # a stage's own
+    rows = [row for row in suite.history if "epoch" in row]
+    own = [row for row in method.history_ if row["phase"] != "simclr"]
+    assert [row for row in rows if "stage" not in row] == own
+    stage = [row for row in method.history_ if row["phase"] == "simclr"]
+    assert [row for row in rows if "stage" in row] == [
+        {"stage": "simclr", "epoch": row["epoch"], "loss": row["loss"]} for row in stage
+    ]
     assert [(row["phase"], row["epoch"]) for row in method.history_] == [
         (phase, epoch + 1) for phase, n in phases.items() for epoch in range(n)
     ]
@@ -163,30 +106,30 @@ def test_the_history_has_a_row_for_every_epoch(name: str, fits: Fits) -> None:
             assert 0.1 <= row["confidence"] <= 1
 
 
-def test_all_four_share_one_simclr_and_each_other_s_phases(fits: Fits) -> None:
-    assert sorted(fits["ss-scan"][1].computed) == [
-        "finetuned_scan",
-        "label_free_scan",
-        "neighbours",
-        "self_labelled_scan",
-        "simclr",
-    ]
+def test_all_four_share_one_simclr_and_its_neighbours(fits: Fits) -> None:
+    assert fits["scan"][1].computed == ["simclr", "neighbours"]
+    for name in NAMES:
+        method, suite = fits[name]
+        assert name == "scan" or suite.computed == []
+        assert [request.name for request, _ in suite.asked] == ["simclr", "neighbours"]
+        assert suite.asked[0] == (method.stages(0)[0], 0)
+        assert suite.asked[1][0].params == {"k": 5}
 
 
-def test_what_is_announced_is_a_chain_that_the_methods_share() -> None:
-    chains = [smoke(name).stages(0) for name in LABEL_FREE]
-    assert [[request.name for request in chain] for chain in chains] == [
-        ["simclr", "label_free_scan"],
-        ["simclr", "label_free_scan", "finetuned_scan"],
-        ["simclr", "label_free_scan", "finetuned_scan", "self_labelled_scan"],
-    ]
-    assert chains[0] == chains[1][:2] == chains[2][:2] and chains[1] == chains[2][:3]
-    assert smoke("ss-scan").stages(0) == chains[0]
-    assert smoke("ss-scan").stages(60) == chains[0][:1]
-    assert smoke("ss-scan", finetune=True).stages(0) == chains[1]
-    assert smoke("ss-scan", selflabel=True).stages(0) == chains[2]
-    later = smoke("scan-finetune", finetune_lr=0.5, selflabel_lr=0.5).stages(0)
-    assert later[:2] == chains[0] and later[2] != chains[1][2]
+def test_what_is_announced_is_shared_whatever_follows() -> None:
+    announced = [smoke(name).stages(n) for name in NAMES for n in (0, 60)]
+    announced.append(smoke("scan-finetune", finetune_lr=0.5, selflabel_lr=0.5).stages(0))
+    assert all(requests == announced[0] for requests in announced)
+    [request] = announced[0]
+    assert request.name == "simclr" and request.params == {
+        "epochs": 3,
+        "batch_size": 64,
+        "lr": 0.1,
+        "temperature": 0.1,
+        "feature_dim": 32,
+        "projection_dim": 16,
+        "width": 4,
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -242,14 +185,17 @@ def test_methods_without_labels_ignore_them(name: str, fits: Fits) -> None:
 )
 def test_without_labels_ss_scan_is_scan(changes: dict[str, bool], other: str, fits: Fits) -> None:
     X, truth = digits()
-    suite = Suite(shared=fits[other][1])
-    computed = list(suite.computed)
-    method = smoke("ss-scan", **changes).fit(X, np.full_like(truth, UNLABELLED), suite)
+    stages = fits[other][1].stages
+    method = smoke("ss-scan", **changes)
+    method.fit(X, np.full_like(truth, UNLABELLED), Recording(stages=stages))
     assert np.array_equal(method.labels_, fits[other][0].labels_)
-    assert method.same_as_ == other
+    assert np.array_equal(method.probabilities_, fits[other][0].probabilities_)
+    assert np.array_equal(method.cluster_labels_, method.labels_)
+    assert registry.get("ss-scan").tags.without_labels == "scan"
+    suite = Recording(stages=stages)
     method.fit(X, hide(truth), suite)
-    assert method.same_as_ is None
-    assert suite.computed == computed  # all stages were there
+    assert suite.computed == []  # all stages were there
+    assert not np.array_equal(method.probabilities_, fits[other][0].probabilities_)
 
 
 @pytest.mark.parametrize("changes", [{}, {"finetune": True}, {"selflabel": True}])
@@ -266,38 +212,38 @@ def test_labels_are_the_models_own(changes: dict[str, bool]) -> None:
 
 def test_finetuning_changes_the_encoder_and_the_frozen_head_does_not() -> None:
     X, truth = digits(100)
-    suite = Suite()
+    suite = Recording()
     for name, same in (("scan", True), ("ss-scan", True), ("scan-finetune", False)):
-        method = smoke(name).fit(X, hide(truth), Suite(shared=suite))
-        features = next(x for key, x in suite.done.items() if key.startswith("simclr"))["features"]
+        method = smoke(name).fit(X, hide(truth), Recording(stages=suite.stages))
+        [features] = [x[0]["features"] for k, x in suite.stages.items() if k.startswith("simclr")]
         assert np.allclose(method.transform(X), features, atol=1e-5) == same
 
 
-@pytest.mark.parametrize("lives", [2, 5, 9])
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.8, 0.95])
 @pytest.mark.parametrize("name", ["scan-selflabel", "ss-scan"])
-def test_training_goes_on_after_a_kill(name: str, lives: int) -> None:
-    """Killed after a checkpoint of SimCLR (2), of the head (5) and of the last phase (9)."""
+def test_training_goes_on_after_a_kill(name: str, share: float) -> None:
+    """Killed in SimCLR, in the head, in the fine-tuning and in the self-labelling."""
     X, truth = patterns(80)
-    params: dict[str, Any] = {
-        "n_clusters": 3,
-        "epochs": 4,
-        "finetune_epochs": 2,
-        "selflabel_epochs": 2,
-    }
+    params: dict[str, Any] = {"n_clusters": 3, "pretrain_batch_size": 8, "pretrain_epochs": 1}
+    params |= {"epochs": 4, "batch_size": 16, "finetune_epochs": 2, "finetune_batch_size": 10}
+    params |= {"selflabel_epochs": 2, "selflabel_batch_size": 10}
     params |= {"finetune": True, "selflabel": True, "selflabel_threshold": 0.35}
-    suite = Suite(lives)
-    with pytest.raises(Killed):
-        smoke(name, **params).fit(X, hide(truth), suite)
-    suite.lives = None
-    resumed = smoke(name, **params).fit(X, hide(truth), suite)
-    undisturbed = smoke(name, **params).fit(X, hide(truth))
-    assert {row["phase"] for row in resumed.history_} >= {"head", "finetune", "selflabel"}
+
+    def fit(context: Recording) -> SCAN:
+        return smoke(name, **params).fit(X, hide(truth), context)
+
+    suite = Recording()
+    undisturbed = fit(suite)
+    phases = [row.get("phase", "simclr") for row in undisturbed.history_]
+    assert set(phases) == {"simclr", "head", "finetune", "selflabel"}
+    resumed, context = killed_and_resumed(fit, round(share * suite.events), every=3)
     assert np.array_equal(resumed.probabilities_, undisturbed.probabilities_)
     assert resumed.history_ == undisturbed.history_
+    assert context.history == suite.history
 
 
 def test_a_collapse_is_in_the_history_that_the_record_keeps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
     """Of the fit that computes the stages and of the next one; there is nothing to find here."""
     X = np.random.default_rng(0).integers(0, 256, (100, 8, 8), dtype=np.uint8)
@@ -305,7 +251,10 @@ def test_a_collapse_is_in_the_history_that_the_record_keeps(
     store = StageStore(tmp_path / "stages")
     for changes, low in ((collapse, True), (collapse, True), ({}, False)):
         context = SuiteContext(store, tmp_path / "fit", lambda event: None)
-        method = smoke("scan", **changes).fit(X, context=context)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            method = smoke("scan", **changes).fit(X, context=context)
+        context.clear()  # as at the end of a fit
         rows = json.loads(json.dumps(context.history))
         entropies = [row["assignment_entropy"] for row in rows if row.get("phase") == "head"]
         assert entropies[0] > 1 and (entropies[-1] < 0.5) == low
@@ -313,19 +262,20 @@ def test_a_collapse_is_in_the_history_that_the_record_keeps(
         assert rows[-1]["clusters_in_use"] == len(np.unique(method.labels_))
         assert rows[-1]["effective_clusters"] == method.effective_clusters_
         assert (rows[-1]["clusters_in_use"] < 5) == (method.effective_clusters_ < 2) == low
-        assert ("SCAN collapsed: its 10 clusters are as" in capsys.readouterr().out) == low
+        told = [w for w in said if "SCAN collapsed: its 10 clusters are as" in str(w.message)]
+        assert len(told) == low
 
 
 def test_self_labelling_stops_where_nothing_is_confident(
-    fits: Fits, capsys: pytest.CaptureFixture[str]
+    fits: Fits,
 ) -> None:
     X, _ = digits()
-    suite = Suite()
-    method = smoke("scan-selflabel", selflabel_threshold=0.9999999).fit(X, context=suite)
-    assert np.array_equal(method.labels_, fits["scan-finetune"][0].labels_)
+    suite = Recording()
     said = "self-labelling stopped after 0 of 1 epochs: no prediction is above the threshold"
-    assert said in capsys.readouterr().out
-    assert suite.rows[-1]["phase"] == "selflabel" and said in suite.rows[-1]["note"]
+    with pytest.warns(UserWarning, match=said):
+        method = smoke("scan-selflabel", selflabel_threshold=0.9999999).fit(X, context=suite)
+    assert np.array_equal(method.labels_, fits["scan-finetune"][0].labels_)
+    assert suite.history[-1]["phase"] == "selflabel" and said in suite.history[-1]["note"]
 
 
 def test_self_labelling_stops_once_nothing_is_confident(
@@ -338,25 +288,29 @@ def test_self_labelling_stops_once_nothing_is_confident(
         return pseudo_labels(logits, next(thresholds))
 
     monkeypatch.setattr(scan, "pseudo_labels", fading)
-    suite = Suite()
-    method = smoke("scan-selflabel", selflabel_epochs=3).fit(digits()[0], context=suite)
-    losses = [row["loss"] for row in suite.rows if row.get("epoch") and row["phase"] == "selflabel"]
+    suite = Recording()
+    with pytest.warns(UserWarning, match="self-labelling stopped after 1 of 3 epochs"):
+        method = smoke("scan-selflabel", selflabel_epochs=3).fit(digits()[0], context=suite)
+    own = [row for row in suite.history if row.get("phase") == "selflabel" and "epoch" in row]
+    losses = [row["loss"] for row in own]
     assert len(losses) == 2 and losses[0] is not None and losses[1] is None
-    assert "self-labelling stopped after 1 of 3 epochs" in suite.rows[-1]["note"]
+    assert "self-labelling stopped after 1 of 3 epochs" in suite.history[-1]["note"]
     assert np.array_equal(method.probabilities_, fits["scan-selflabel"][0].probabilities_)
 
 
-def test_self_labelling_makes_assignments_surer(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.filterwarnings("error:self-labelling stopped")
+def test_self_labelling_makes_assignments_surer() -> None:
     X, truth = patterns(150)
     params = {"selflabel_threshold": 0.6, "selflabel_epochs": 8, "selflabel_batch_size": 50}
     unsure = {"epochs": 4, "lr": 2e-3, "finetune_epochs": 0}
-    suite = Suite()
+    suite = Recording()
     before = easy("scan-finetune", **unsure).fit(X, context=suite)
-    after = easy("scan-selflabel", selflabel_lr=1e-3, **unsure, **params).fit(X, context=suite)
+    after = easy("scan-selflabel", selflabel_lr=1e-3, **unsure, **params)
+    after.fit(X, context=Recording(stages=suite.stages))
     assert 0.6 < before.probabilities_.max(1).mean() < 0.95
     assert after.probabilities_.max(1).mean() > before.probabilities_.max(1).mean()
-    assert [row["phase"] for row in after.history_].count("selflabel") == 8
-    assert "stopped" not in capsys.readouterr().out
+    own = [row for row in after.history_ if row["phase"] == "selflabel"]
+    assert len(own) == 8 and all(row["loss"] is not None for row in own)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -376,17 +330,17 @@ def test_more_clusters_than_classes(name: str) -> None:
 
 def test_labels_decide_which_cluster_is_which_class() -> None:
     X, truth = patterns(150)
-    suite = Suite()
+    suite = Recording()
     for order in ([0, 1, 2], [2, 0, 1]):
         classes = np.array(order)[truth]
-        method = easy("ss-scan").fit(X, hide(classes, 9), Suite(shared=suite))
+        method = easy("ss-scan").fit(X, hide(classes, 9), Recording(stages=suite.stages))
         assert (method.labels_ == classes).mean() > 0.95
         assert np.array_equal(method.cluster_labels_, method.labels_)
 
 
 def test_without_a_seed_simclr_is_trained_once() -> None:
     X, _ = digits(60)
-    first, second = Suite(), Suite()
+    first, second = Recording(), Recording()
     a = smoke("scan-selflabel", random_state=None).fit(X, context=first)
     b = smoke("scan-selflabel", random_state=None).fit(X, context=second)
     assert first.computed.count("simclr") == 1
@@ -418,7 +372,7 @@ def test_what_cannot_be_used_is_refused(name: str, changes: dict[str, Any], mess
 def test_a_class_without_a_label_is_refused() -> None:
     X, truth = digits(60)
     y = np.where(np.isin(truth, [3, 7]), UNLABELLED, truth)
-    with pytest.raises(ValueError, match="no labelled image of class 3, 7; SS-SCAN learns"):
+    with pytest.raises(ValueError, match="no labelled instance of class 3, 7; SS-SCAN learns"):
         smoke("ss-scan").fit(X, y)
     assert registry.get("ss-scan").tags.needs_every_class
 

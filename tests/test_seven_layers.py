@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from contexts import Recording, killed_and_resumed
 from sklearn.datasets import load_digits
-from test_networks import Killed, Recording
 
 from methods.method import Context
 from methods.supervised import SupervisedNN
@@ -85,14 +85,15 @@ def test_a_loss_that_is_not_finite_is_an_error():
         NN(10, epochs=3, lr=1e30).fit(X, Y, Context())
 
 
-@pytest.mark.parametrize("kill_at", [3, 11, 18])
-def test_goes_on_where_it_was_killed(kill_at):
-    whole = NN(10, epochs=3).fit(X, Y, Context()).predict_proba(X)
-    context = Recording(kill_at=kill_at)
-    with pytest.raises(Killed):
-        NN(10, epochs=3).fit(X, Y, context)
-    context.kill_at = -1
-    assert np.array_equal(NN(10, epochs=3).fit(X, Y, context).predict_proba(X), whole)
+def test_goes_on_where_it_was_killed():
+    """In the second epoch; `test_training` has all places. What stops it early is kept too."""
+    undisturbed = Recording()
+    whole = NN(10, epochs=3, patience=1).fit(X, Y, undisturbed).predict_proba(X)
+    resumed, context = killed_and_resumed(
+        lambda c: NN(10, epochs=3, patience=1).fit(X, Y, c), 29, every=4
+    )
+    assert np.array_equal(resumed.predict_proba(X), whole)
+    assert context.history == undisturbed.history
 
 
 def test_what_it_cannot_use():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from contexts import Asked
+from contexts import Recording
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn import semi_supervised
@@ -21,9 +20,10 @@ from sklearn.neighbors import NearestNeighbors
 
 from methods import spreading
 from methods.baselines import AutoencoderKMeans
-from methods.method import Arrays, Context
+from methods.method import Context
 from methods.registry import get
 from methods.spreading import LabelSpreading, fill_from_nearest, neighbour_graph, spread
+from methods.toolkit.stages.autoencoder import autoencoder
 
 _digits = load_digits()
 X = (_digits.images * 15.9).astype(np.uint8)[:400]  # (400, 8, 8)
@@ -51,28 +51,13 @@ def graph_of(z: np.ndarray, k: int) -> sparse.csr_array:
     return neighbour_graph(NearestNeighbors(n_neighbors=k).fit(z))
 
 
-class Given(Context):
-    """A context whose autoencoder has the embedding that the test says."""
-
-    def __init__(self, embedding: np.ndarray) -> None:
-        super().__init__()
-        self.embedding = embedding.astype(np.float32)
-        self.rows: list[dict[str, Any]] = []
-
-    def stage(
-        self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
-    ) -> Arrays:
-        found = super().stage(function, X, random_state=random_state, **params | {"epochs": 0})
-        return found | {"embedding": self.embedding}
-
-    def log(self, **values: Any) -> None:
-        self.rows.append(values)
-
-
-def on_embedding(z: np.ndarray, y: np.ndarray, **params: Any) -> tuple[LabelSpreading, Given]:
+def on_embedding(z: np.ndarray, y: np.ndarray, **params: Any) -> tuple[LabelSpreading, Recording]:
     """The method on an embedding ``(n, 10)`` of n images that do not matter."""
-    context = Given(np.pad(z, ((0, 0), (0, 10 - z.shape[1]))))
-    return fitted(y, np.zeros((len(z), 8, 8), dtype=np.uint8), context, **params), context
+    embedding = np.pad(z, ((0, 0), (0, 10 - z.shape[1]))).astype(np.float32)
+    images = np.zeros((len(z), 8, 8), dtype=np.uint8)
+    untrained = autoencoder(images, random_state=0, context=Context(), epochs=0)
+    context = Recording(answers={"autoencoder": untrained | {"embedding": embedding}})
+    return fitted(y, images, context, **params), context
 
 
 # The graph
@@ -106,7 +91,7 @@ def test_nothing_dense_is_made_of_all_pairs():
     method.predict(np.zeros((100, 8, 8), dtype=np.uint8))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    [logged] = context.rows
+    [logged] = context.history
     assert n * k / 2 <= logged["graph_edges"] <= n * k
     assert peak < n * n  # bytes: less than one for each pair
 
@@ -218,7 +203,7 @@ def test_an_isolated_part_takes_the_labels_of_the_nearest_known_instance():
     method, context = on_embedding(z[:, None], y, n_clusters=3, n_neighbors=3)
     assert method.labels_.tolist() == [1] * 10 + [2] * 20
     assert (method.probabilities_[20:] == [0, 0, 1]).all()
-    assert context.rows[0]["unreached"] == 10
+    assert context.history[0]["unreached"] == 10
 
 
 def test_a_wrong_label_gives_way_to_its_neighbours():
@@ -266,7 +251,8 @@ def test_what_is_not_labelled_is_no_class():
 @pytest.mark.parametrize("y", [None, np.full(400, -1)])
 def test_without_labels_it_is_cae_kmeans(y):
     method, baseline = fitted(y), AutoencoderKMeans(**SHORT).fit(X)
-    assert method.same_as_ == "cae-kmeans"
+    assert get("cae-kmeans").cls is AutoencoderKMeans
+    assert get("label-spreading").tags.without_labels == "cae-kmeans"
     assert np.array_equal(method.labels_, baseline.labels_)
     assert np.array_equal(method.probabilities_, np.eye(10)[baseline.labels_])
     new = 255 - X
@@ -276,12 +262,10 @@ def test_without_labels_it_is_cae_kmeans(y):
 
 def test_a_second_fit_forgets_the_first():
     method = fitted(reveal(100))
-    assert method.same_as_ is None
     method.fit(X)
-    assert method.same_as_ == "cae-kmeans"
+    assert np.array_equal(method.labels_, AutoencoderKMeans(**SHORT).fit(X).labels_)
     assert np.array_equal(method.predict(X), method.labels_)
     method.fit(X, reveal(100))
-    assert method.same_as_ is None
     assert np.array_equal(method.labels_, fitted(reveal(100)).labels_)
 
 
@@ -294,7 +278,7 @@ def test_it_is_cae_kmeans_with_the_same_parameters(schedule):
 
 @pytest.mark.parametrize("n_labels", [0, 100])
 def test_it_asks_for_the_stages_that_it_declares(n_labels):
-    context = Asked()
+    context = Recording()
     method = fitted(reveal(n_labels), context=context)
     assert context.asked == [(request, 0) for request in method.stages(n_labels)]
     method.labels_[0] = 3  # its own copy

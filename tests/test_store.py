@@ -11,17 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.core import files
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
-from bench.records import store
 from bench.records.store import (
     Store,
     dump_record,
     flatten_record,
+    is_stale,
     load_results,
     read_record,
-    write_atomically,
 )
+from methods.method import Arrays, Method, Tags, stage
+from methods.registry import Entry
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakeTrial = Callable[..., Trial]
@@ -80,7 +82,7 @@ def test_a_write_that_fails_leaves_the_old_record_and_no_draft(
 ) -> None:
     place = Store(tmp_path)
     path = place.write(make_record(0.25))
-    monkeypatch.setattr(store.os, call, broken_disk)
+    monkeypatch.setattr(files.os, call, broken_disk)
     with pytest.raises(OSError, match="No space left"):
         place.write(make_record(0.75))
     assert read_record(path)["headline"] == 0.25
@@ -94,24 +96,6 @@ def test_what_is_no_json_leaves_the_old_record(tmp_path: Path, make_record: Make
         place.write(make_record(0.75, {"cluster_sizes": {1, 2}}))
     assert read_record(path)["headline"] == 0.25
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-
-def test_a_file_is_swapped_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until then a reader sees the old text, although the new one is complete beside it."""
-    path = tmp_path / "file"
-    write_atomically(path, "old")
-    seen: list[str] = []
-    replace = store.os.replace
-
-    def look(draft: str, final: Path) -> None:
-        seen.extend([Path(draft).read_text(), Path(final).read_text()])
-        replace(draft, final)
-
-    monkeypatch.setattr(store.os, "replace", look)
-    write_atomically(path, "new")
-    assert seen == ["new", "old"]
-    assert path.read_text() == "new"
-    assert path.stat().st_mode & 0o777 == 0o644  # others may read it
 
 
 @given(
@@ -216,3 +200,44 @@ def test_results_that_are_not_there() -> None:
 
 def test_results_without_records(tmp_path: Path) -> None:
     assert load_results(tmp_path).empty
+
+
+@pytest.mark.parametrize(
+    ("versions", "stale"),
+    [
+        ({"method": 2, "stages": {"counted_here": 3, "of_a_plugin": 1}}, False),
+        ({"method": 3, "stages": {"counted_here": 4}}, False),
+        ({"method": 1, "stages": {}}, True),
+        ({"method": 2, "stages": {"counted_here": 2}}, True),
+        (None, True),
+    ],
+)
+def test_stale_is_what_an_older_version_made(
+    entries: dict[str, Entry],
+    make_record: MakeRecord,
+    monkeypatch: pytest.MonkeyPatch,
+    versions: Any,
+    stale: bool,
+) -> None:
+    @stage(version=3)
+    def counted_here(X: Any, *, random_state: int, context: Any) -> Arrays:
+        return {}
+
+    class Versioned(Method):
+        version = 2
+
+    entries["tiny"] = Entry("tiny", Versioned, {}, Tags(), "here")
+    assert is_stale(make_record(parts={"versions": versions})) is stale
+
+
+def test_the_version_that_counts_is_that_of_the_method_that_fitted(
+    entries: dict[str, Entry], make_record: MakeRecord
+) -> None:
+    class Second(Method):
+        version = 2
+
+    entries["tiny"] = Entry("tiny", Method, {}, Tags(), "here")
+    entries["other"] = Entry("other", Second, {}, Tags(), "here")
+    parts = {"fitted_as": {"method": "other", "variant": {}}}
+    assert is_stale(make_record(parts=parts | {"versions": {"method": 1, "stages": {}}}))
+    assert not is_stale(make_record(parts=parts | {"versions": {"method": 2, "stages": {}}}))

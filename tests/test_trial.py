@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from bench.core.errors import BenchError
 from bench.core.splits import LEVELS, PROTOCOLS, SELECTIONS
-from bench.core.trial import PRECISIONS, SCHEDULES, Grid, Trial, canonical_digest, check_suitable
+from bench.core.trial import (
+    PRECISIONS,
+    SCHEDULES,
+    Grid,
+    Trial,
+    canonical_digest,
+    check_suitable,
+    fitted_as,
+)
+from bench.records import scoring
 from methods.method import Method, Tags
 from methods.registry import Entry, RegistryError
 
@@ -263,3 +272,70 @@ def test_which_methods_cannot_take_part(protocol: str, selection: str, reasons: 
     for sentence, start in zip(found, reasons, strict=True):
         assert sentence.startswith(start)
         assert (protocol if "label new" in sentence else selection) in sentence
+
+
+# --- Whose fit serves a trial --------------------------------------------------------------------
+
+
+class Follower(Tiny):
+    """A method that is `tiny` where nothing is labelled."""
+
+    tags = Tags(without_labels="tiny")
+
+    def __init__(
+        self, n_clusters: int = 10, epochs: int = 50, weight: float = 1.0, random_state: Any = None
+    ) -> None:
+        self.n_clusters, self.epochs, self.random_state = n_clusters, epochs, random_state
+        self.weight = weight
+
+
+def followed(entries: dict[str, Entry], level: str, params: Any, **changes: Any) -> tuple[Any, Any]:
+    """The trial of `Follower` and the one whose fit serves it; `params` belong to its name."""
+    entries["tiny"] = Entry("tiny", Tiny, {}, Tiny.tags, "here")
+    entries["follower"] = Entry("follower", Follower, params, Follower.tags, "here")
+    grid = Grid(
+        dataset="toy",
+        dataset_digest="0123",
+        n_classes=3,
+        entries=(entries["follower"],),
+        levels=(level,),
+        changes={"follower": changes},
+    )
+    (trial,) = grid.trials()
+    return trial, fitted_as(trial)
+
+
+def test_with_labels_a_fit_is_the_trials_own(entries: dict[str, Entry]) -> None:
+    trial, fitted = followed(entries, "5%", {}, epochs=7)
+    assert fitted is trial
+
+
+def test_without_labels_it_is_that_of_the_other_method(entries: dict[str, Entry]) -> None:
+    """With the parameters that the other one has in this schedule."""
+    trial, fitted = followed(entries, "0%", {})
+    assert fitted.method == "tiny" and fitted.variant == {}
+    assert fitted.params == {"n_clusters": 3, "epochs": 3, "lam": 0.1}
+    same = {field.name for field in fields(Trial)} - {"method", "params", "variant"}
+    assert all(getattr(fitted, name) == getattr(trial, name) for name in same)
+    assert scoring.whose_fit(trial) == {
+        "same_as": "tiny",
+        "fitted_as": {"method": "tiny", "variant": {}},
+    }
+
+
+def test_what_was_asked_for_is_shared_where_both_have_it(entries: dict[str, Entry]) -> None:
+    trial, fitted = followed(entries, "0%", {}, epochs=7, weight=2.0)
+    assert fitted.params == {"n_clusters": 3, "epochs": 7, "lam": 0.1}
+    assert fitted.variant == {"epochs": 7}
+    assert scoring.whose_fit(trial)["same_as"] == "tiny"
+
+
+def test_a_parameter_of_the_name_makes_it_a_fit_that_no_row_shows(
+    entries: dict[str, Entry],
+) -> None:
+    trial, fitted = followed(entries, "0%", {"epochs": 9})
+    assert fitted.params["epochs"] == 9
+    assert scoring.whose_fit(trial) == {
+        "same_as": None,
+        "fitted_as": {"method": "tiny", "variant": {"epochs": 9}},
+    }

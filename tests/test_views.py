@@ -51,7 +51,9 @@ VIEW = View(
 
 def test_a_view_counted_by_hand() -> None:
     """Cluster 0 has images 0, 1, 4, 5, three of them cats; 1 and 5 tie, the lower index first."""
-    assert views.make("abc", Y, {"soft": SOFT, "labels": SOFT.argmax(1)}, CLASSES) == VIEW
+    assert (
+        views.make("abc", Y, {"soft": SOFT, "labels": SOFT.argmax(1)}, CLASSES, "clusters") == VIEW
+    )
     assert [VIEW.name(one) for one in VIEW.clusters] == ["cat", "dog", ""]
 
 
@@ -61,7 +63,9 @@ def test_a_view_comes_back_from_json() -> None:
 
 def test_at_most_nine_images() -> None:
     soft = np.linspace(0.5, 1, 30)[:, None]
-    one = views.make("", np.zeros(30, int), {"soft": soft, "labels": np.zeros(30, int)}, "ab")
+    one = views.make(
+        "", np.zeros(30, int), {"soft": soft, "labels": np.zeros(30, int)}, "ab", "clusters"
+    )
     assert one.clusters[0].images == tuple(range(29, 20, -1))
     assert one.clusters[0].probabilities[0] == 1.0
     assert one.clusters[0].probabilities[-1] == round(0.5 + 21 / 58, 4)
@@ -70,7 +74,7 @@ def test_at_most_nine_images() -> None:
 def test_an_image_without_a_cluster_is_in_none() -> None:
     labels = SOFT.argmax(1)
     labels[1] = -1
-    first = views.make("", Y, {"soft": SOFT, "labels": labels}, CLASSES).clusters[0]
+    first = views.make("", Y, {"soft": SOFT, "labels": labels}, CLASSES, "clusters").clusters[0]
     assert (first.size, first.images) == (3, (5, 0, 4))
     assert first.accuracy == 0.6667
 
@@ -82,7 +86,7 @@ def test_a_view_against_a_plain_loop(k: int, n_classes: int, n: int, seed: int) 
     y, soft = rng.integers(0, n_classes, n), rng.dirichlet(np.ones(k), n)
     labels = soft.argmax(1)
     names = [str(c) for c in range(n_classes)]
-    for one in views.make("", y, {"soft": soft, "labels": labels}, names).clusters:
+    for one in views.make("", y, {"soft": soft, "labels": labels}, names, "clusters").clusters:
         members = [i for i in range(n) if labels[i] == one.cluster]
         surest = sorted(members, key=lambda i: (-soft[i, one.cluster], i))[:9]
         counts = [sum(y[i] == c for i in members) for c in range(n_classes)]
@@ -95,15 +99,13 @@ def test_a_view_against_a_plain_loop(k: int, n_classes: int, n: int, seed: int) 
             assert (one.label, one.accuracy) == (None, None)
 
 
-def test_columns_stand_for_clusters_or_for_labels() -> None:
-    """SCAN with labels: its clusters. k-means propagation: its labels, however many clusters."""
+def test_columns_stand_for_clusters_or_for_classes() -> None:
+    """SCAN with labels says clusters, k-means propagation classes, however many clusters it has."""
     likeliest = SOFT.argmax(1)
-    classes = np.array([1, 0, 1])[likeliest]
-    assert views.assignment(SOFT, classes, likeliest) is likeliest
-    for other in (np.arange(6) * 300, np.array([2, 0, 2, 1, 0, 1])):
-        assert views.assignment(SOFT, likeliest, other) is likeliest
-    assert views.assignment(SOFT, likeliest, likeliest.copy()) is likeliest
-    assert views.assignment(SOFT, classes) is classes
+    arrays = {"soft": SOFT, "labels": np.array([1, 0, 1])[likeliest], "clusters": likeliest}
+    assert views.make("abc", Y, arrays, CLASSES, "clusters") == VIEW
+    others = {"soft": SOFT, "labels": likeliest, "clusters": np.arange(6) * 300}
+    assert views.make("abc", Y, others, CLASSES, "classes") == VIEW
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_columns_stand_for_clusters_or_for_labels() -> None:
 )
 def test_what_cannot_be_shown_is_refused(changes: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(BenchError, match=message):
-        views.make("", Y, {"soft": SOFT, "labels": SOFT.argmax(1), **changes}, CLASSES)
+        views.make("", Y, {"soft": SOFT, "labels": SOFT.argmax(1), **changes}, CLASSES, "clusters")
 
 
 # --- On disk -----------------------------------------------------------------------------------

@@ -162,13 +162,15 @@ def whose_fit(trial: Trial) -> dict[str, Any]:
     Returns
     -------
     ``fitted_as``, its name and variant, None where the fit is the trial's own; and ``same_as``, its
-    name where it is no variant: the row of a board in which a reader finds the same.
+    name where nothing but the user's own changes distinguish it: then a reader finds it in a row of
+    the board that has that name.
     """
     fitted = fitted_as(trial)
     if fitted.method == trial.method:
         return {"same_as": None, "fitted_as": None}
     other = {"method": fitted.method, "variant": dict(fitted.variant)}
-    return {"same_as": None if fitted.variant else fitted.method, "fitted_as": other}
+    plain = set(fitted.variant) <= set(trial.variant)
+    return {"same_as": fitted.method if plain else None, "fitted_as": other}
 
 
 def make(trial: Trial, status: str, **parts: Any) -> dict[str, Any]:

@@ -134,15 +134,18 @@ def joint_phase(
         random_state=0,
     )
     method.fit(X, y, context)
-    return Round(joint_parts(context.stamps["iteration", n_steps], interval))
+    return Round(joint_parts(context.stamps["step", n_steps], interval))
 
 
-def step_of(train: Callable[[Stamps], object], what: str, per_report: int, precision: str) -> Round:
-    """The median seconds of a step of a training that reports `what` every `per_report` steps."""
+def step_of(train: Callable[[Stamps], object], every: int, precision: str) -> Round:
+    """The median seconds of a step of a training, from the times after `every` steps each.
+
+    Where these are a pass through the images, a short last batch and the next order count too.
+    """
     context = Stamps(precision)
     train(context)
-    ((_, stamps),) = [item for item in context.stamps.items() if item[0][0] == what]
-    return Round({WHOLE: unit_seconds(stamps) / per_report})
+    ((_, stamps),) = [item for item in context.stamps.items() if item[0][0] == "step"]
+    return Round({WHOLE: unit_seconds({n: at for n, at in stamps.items() if n % every == 0})})
 
 
 def some_labels(y: np.ndarray, share: float) -> np.ndarray:

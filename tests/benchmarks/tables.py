@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.core import machine
-from bench.records.store import write_atomically
+from bench.core.files import write_text
 from benchmarks.harness import WHOLE, Comparison, Growth, Ledger, Series
 
 SCHEMA = 1
@@ -168,8 +168,8 @@ def save(ledger: Ledger, facts: dict[str, Any], folder: Path) -> list[Path]:
     names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
     name = next(name for name in names if not (folder / f"{name}.json").exists())
     paths = [folder / f"{name}.json", folder / f"{name}.md"]
-    write_atomically(paths[0], json.dumps(to_json(ledger, facts), indent=1) + "\n")
-    write_atomically(paths[1], markdown(ledger, facts))
+    write_text(paths[0], json.dumps(to_json(ledger, facts), indent=1) + "\n")
+    write_text(paths[1], markdown(ledger, facts))
     return paths
 
 

@@ -87,7 +87,7 @@ def test_pretraining_step(
         autoencoder(X, random_state=0, context=context, epochs=4)
 
     ours = {
-        precision: partial(step_of, train, "epoch", batches, precision)
+        precision: partial(step_of, train, batches, precision)
         for precision in precisions(ledger)
     }
     peers = keras_steps(keras_dcec, "pretraining", n_steps)

@@ -16,7 +16,7 @@ from benchmarks.ours import Stamps, precisions
 from benchmarks.peers import is_installed
 from methods.method import Context
 from methods.toolkit.fast.lloyd import DIRECTIONS, Projection
-from methods.toolkit.rows import as_rows
+from methods.toolkit.rows import as_rows, kmeans_of_rows
 from methods.toolkit.stages.kmeans import kmeans, nearest, seed_centres
 from methods.toolkit.training import generator
 
@@ -146,7 +146,10 @@ def clustered_rows(n: int) -> np.ndarray:
 def test_restarts_on_an_embedding(
     versus: Callable[..., Any], scale: Any, images: Any, ledger: Ledger
 ) -> None:
-    """k = 10, the best of 20 runs: from the same first centres, and with those of each its own."""
+    """k = 10, the best of 20 runs: from the same first centres, and with those of each its own.
+
+    There is no aim: methods cluster an embedding with scikit-learn's, on one thread.
+    """
     rows, k, n_init = clustered_rows(len(images[0])), 10, scale.clusters(20)
     centres = first_centres(rows, k, n_init)
 
@@ -157,11 +160,17 @@ def test_restarts_on_an_embedding(
         KMeans(k, n_init=n_init, max_iter=MAX_ITER, tol=TOL, random_state=0).fit(rows)
         return Round({"together": time.perf_counter() - start})
 
+    def as_methods_do() -> Round:
+        start = time.perf_counter()
+        kmeans_of_rows(rows, k, n_init, seed=0)
+        return Round({"together": time.perf_counter() - start})
+
     peers: dict[str, Contestant] = {
         f"scikit-learn {name}": partial(of_sklearn, rows, centres, name)
         for name in ("lloyd", "elkan")
     }
     peers["scikit-learn lloyd, first centres of its own"] = with_its_own_centres
+    peers["the same on one thread, as methods have it"] = as_methods_do
     ours = {name: partial(of_ours, rows, k, name, n_init) for name in precisions(ledger)}
     work = f"k-means, {len(rows):,} x 10, k={k}, {n_init} runs"
-    check_same_work(versus(work, ours, peers, rounds=5, at_least={ITERATIONS: 1.5}))
+    check_same_work(versus(work, ours, peers, rounds=5))

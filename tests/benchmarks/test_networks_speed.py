@@ -22,12 +22,11 @@ def compare_precisions(
     ledger: Ledger,
     work: str,
     train: Callable[[Stamps], object],
-    what: str,
-    per_report: int = 1,
+    every: int = 1,
 ) -> None:
     """Note the seconds of a step in every precision; see `step_of`."""
     ours = {
-        precision: partial(step_of, train, what, per_report, precision)
+        precision: partial(step_of, train, every, precision)
         for precision in precisions(ledger)
     }
     versus(work, ours, rounds=ROUNDS)
@@ -41,7 +40,7 @@ def test_simclr_step(versus: Callable[..., Any], images: Any, scale: Any, ledger
         simclr(X, random_state=0, context=context, epochs=1, batch_size=batch_size)
 
     work = f"SimCLR step, {batch_size} images in two views"
-    compare_precisions(versus, ledger, work, train, "iteration")
+    compare_precisions(versus, ledger, work, train)
 
 
 def test_mlp_step(versus: Callable[..., Any], images: Any, scale: Any, ledger: Ledger) -> None:
@@ -52,7 +51,7 @@ def test_mlp_step(versus: Callable[..., Any], images: Any, scale: Any, ledger: L
         HEADS["mlp"](10, 0, epochs=4, batch_size=batch_size).fit(X, y, context)
 
     work = f"step of head mlp, batch {batch_size:,}"
-    compare_precisions(versus, ledger, work, train, "epoch", len(X) // batch_size)
+    compare_precisions(versus, ledger, work, train, len(X) // batch_size)
 
 
 def test_nn_step(versus: Callable[..., Any], images: Any, scale: Any, ledger: Ledger) -> None:
@@ -61,4 +60,4 @@ def test_nn_step(versus: Callable[..., Any], images: Any, scale: Any, ledger: Le
     def train(context: Stamps) -> None:
         HEADS["nn"](10, 0, epochs=1, batch_size=NN_BATCH).fit(X, y, context)
 
-    compare_precisions(versus, ledger, f"step of head nn, batch {NN_BATCH}", train, "step")
+    compare_precisions(versus, ledger, f"step of head nn, batch {NN_BATCH}", train)
