@@ -42,6 +42,7 @@ class Spy(Context):
     def stage(
         self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
     ) -> Arrays:
+        """Note the request and compute in place."""
         self.asked.append((function, params))
         return super().stage(function, X, random_state=random_state, **params)
 
@@ -83,7 +84,7 @@ def check_labels(entry: Entry) -> None:
     labels = np.asarray(method.labels_)
     assert labels.shape == (len(X),), f"labels_ has shape {labels.shape}; expected {(len(X),)}"
     assert labels.dtype.kind in "iu", f"labels_ is {labels.dtype}; expected integers"
-    assert labels.min() >= -1 and labels.max() < 10, (
+    assert -1 <= labels.min() <= labels.max() < 10, (
         f"labels_ runs from {labels.min()} to {labels.max()}; expected 0..n_clusters-1, or -1"
     )
 
@@ -94,7 +95,8 @@ def check_inputs_unchanged(entry: Entry) -> None:
     before = X.copy(), y.copy()
     X.flags.writeable = y.flags.writeable = False
     fitted(entry, X, y)
-    assert np.array_equal(X, before[0]) and np.array_equal(y, before[1]), "fit changes its input"
+    assert np.array_equal(X, before[0]), "fit changes X"
+    assert np.array_equal(y, before[1]), "fit changes y"
 
 
 def check_no_labels(entry: Entry) -> None:

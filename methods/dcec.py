@@ -83,7 +83,7 @@ def clustering_loss(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 
 def inject_labels(p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """p ``(n, K)`` with the one-hot of its class in the row of every labelled instance (5)."""
+    """P ``(n, K)`` with the one-hot of its class in the row of every labelled instance (5)."""
     labelled = y != UNLABELLED
     p = p.clone()
     p[labelled] = F.one_hot(y[labelled], p.shape[1]).to(p.dtype)

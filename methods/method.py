@@ -113,6 +113,7 @@ class StageRequest:
 
     @property
     def name(self) -> str:
+        """The function's name."""
         return self.function.__name__
 
 
@@ -130,9 +131,11 @@ class NoCheckpoint:
     """Keeps nothing: the loop starts from the beginning."""
 
     def load(self) -> dict[str, Any] | None:
+        """None: nothing was kept."""
         return None
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Keep nothing."""
         return None
 
 

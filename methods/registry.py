@@ -45,6 +45,7 @@ class Entry:
 
     @property
     def summary(self) -> str:
+        """The first line of the class's docstring."""
         return (inspect.getdoc(self.cls) or "").partition("\n")[0]
 
     def parameters(self, schedule: str, **changes: Any) -> dict[str, Any]:

@@ -28,8 +28,10 @@ def test_views_are_images_of_the_same_shape(
     images = noise(*shape)
     before = images.clone()
     out = views(images, strength, seeded())
-    assert out.shape == images.shape and out.dtype == torch.float32
-    assert out.min() >= 0 and out.max() <= 1
+    assert out.shape == images.shape
+    assert out.dtype == torch.float32
+    assert out.min() >= 0
+    assert out.max() <= 1
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, before)
     assert not torch.equal(out, pixels(images))
@@ -46,7 +48,8 @@ def test_a_view_does_not_depend_on_the_other_images() -> None:
     changed = images.clone()
     changed[0] = 255 - changed[0]
     first, second = views(images, STRONG, seeded()), views(changed, STRONG, seeded())
-    assert torch.equal(first[1:], second[1:]) and not torch.equal(first[0], second[0])
+    assert torch.equal(first[1:], second[1:])
+    assert not torch.equal(first[0], second[0])
 
 
 def test_two_copies_of_an_image_get_two_views() -> None:
@@ -77,10 +80,13 @@ def test_a_crop_shows_its_share_of_the_image_and_stays_inside() -> None:
     span = out.amax((1, 2)) - out.amin((1, 2))
     assert span.max() <= 24.01  # the whole image, from the first pixel's middle to the last's
     assert span.min() >= 24 / 2 - 0.51  # half of the side
-    assert span.min() < 15 and span.max() > 21
-    assert out.min() >= 0 and out.max() <= 24.01
+    assert span.min() < 15
+    assert span.max() > 21
+    assert out.min() >= 0
+    assert out.max() <= 24.01
     centre = out.mean((1, 2))
-    assert centre.min() < 9 and centre.max() > 15  # crops lie on either side
+    assert centre.min() < 9
+    assert centre.max() > 15
 
 
 def test_the_ratio_stretches_one_side() -> None:
@@ -112,7 +118,8 @@ def test_rotation_keeps_a_disc_round_in_an_image_that_is_not_square() -> None:
     bars, original = turned(bar), pixels(bar)[near]
     assert (bars - original).abs().amax(1).max() > 0.9
     area = bars.sum(1) / original.sum()
-    assert area.min() > 0.95 and area.max() < 1.05  # turned, not stretched
+    assert area.min() > 0.95
+    assert area.max() < 1.05
 
 
 def test_cutout_fills_a_box_with_the_mean() -> None:
@@ -126,11 +133,13 @@ def test_cutout_fills_a_box_with_the_mean() -> None:
             continue
         rows, columns = changed.any(1).nonzero().flatten(), changed.any(0).nonzero().flatten()
         height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
-        assert height <= 11 and width <= 16
+        assert height <= 11
+        assert width <= 16
         box = view[0, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         torch.testing.assert_close(box, fill.expand_as(box), atol=1e-4, rtol=0)
         sizes.append(height * width)
-    assert len(sizes) > 150 and max(sizes) > 80
+    assert len(sizes) > 150
+    assert max(sizes) > 80
 
 
 def test_brightness_is_a_factor_and_contrast_keeps_the_mean() -> None:
@@ -139,12 +148,14 @@ def test_brightness_is_a_factor_and_contrast_keeps_the_mean() -> None:
     bright = views(images, Strength(brightness=0.4), seeded())
     assert bright[:, :, 0].max() < 1e-6
     factor = bright.sum((1, 2, 3)) / pixels(images).sum((1, 2, 3))
-    assert 0.6 <= factor.min() < 0.7 and 1.3 < factor.max() <= 1.4
+    assert 0.6 <= factor.min() < 0.7
+    assert 1.3 < factor.max() <= 1.4
     contrast = views(noise(50, 1, 12, 12) // 4 + 96, Strength(contrast=0.4), seeded())
     original = pixels(noise(50, 1, 12, 12) // 4 + 96)
     torch.testing.assert_close(contrast.mean((1, 2, 3)), original.mean((1, 2, 3)))
     ratio = contrast.std((1, 2, 3)) / original.std((1, 2, 3))
-    assert 0.6 <= ratio.min() < 0.7 and 1.3 < ratio.max() <= 1.4
+    assert 0.6 <= ratio.min() < 0.7
+    assert 1.3 < ratio.max() <= 1.4
 
 
 def test_saturation_and_grey_change_colour_images_alone() -> None:
@@ -154,7 +165,8 @@ def test_saturation_and_grey_change_colour_images_alone() -> None:
     pale = views(colour, Strength(saturation=0.4), seeded())
     torch.testing.assert_close(pale.mean(1), pixels(colour).mean(1))
     spread = pale.std(1).mean((1, 2)) / pixels(colour).std(1).mean((1, 2))
-    assert 0.6 <= spread.min() < 0.7 and 1.3 < spread.max() <= 1.4
+    assert 0.6 <= spread.min() < 0.7
+    assert 1.3 < spread.max() <= 1.4
     one_channel = noise(5, 1, 8, 8)
     same = views(one_channel, Strength(saturation=0.4, grey=1), seeded())
     torch.testing.assert_close(same, pixels(one_channel))
@@ -181,9 +193,12 @@ def test_strength_refuses(bounds: dict[str, float], message: str) -> None:
 def test_the_contact_sheet_shows_originals_above_their_views() -> None:
     X = noise(30, 1, 10, 14)[:, 0].numpy()
     sheet = contact_sheet(X, 0, n_images=4, n_strong=2)
-    assert sheet.dtype == np.uint8 and sheet.shape == (4 * (10 + GAP) + GAP, 4 * (14 + GAP) + GAP)
-    assert (sheet[:GAP] == 255).all() and (sheet[:, :GAP] == 255).all()
-    assert (sheet[-GAP:] == 255).all() and (sheet[:, -GAP:] == 255).all()
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (4 * (10 + GAP) + GAP, 4 * (14 + GAP) + GAP)
+    assert (sheet[:GAP] == 255).all()
+    assert (sheet[:, :GAP] == 255).all()
+    assert (sheet[-GAP:] == 255).all()
+    assert (sheet[:, -GAP:] == 255).all()
     tiles = [
         [sheet[top : top + 10, left : left + 14] for left in range(GAP, sheet.shape[1] - GAP, 16)]
         for top in range(GAP, sheet.shape[0] - GAP, 12)

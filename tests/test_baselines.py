@@ -66,7 +66,8 @@ def test_registered_names_and_tags():
 @each_method
 def test_predict_is_the_rule_that_was_fitted(cls):
     method = fitted(cls, reveal(100))
-    assert method.labels_.shape == (400,) and method.labels_.dtype == np.int64
+    assert method.labels_.shape == (400,)
+    assert method.labels_.dtype == np.int64
     assert np.array_equal(method.predict(X), method.labels_)
     again = pickle.loads(pickle.dumps(method))
     assert np.array_equal(again.predict(X[:7]), method.labels_[:7])

@@ -66,7 +66,8 @@ def test_contestants_take_turns() -> None:
 def test_timed_times_each_call() -> None:
     calls: list[int] = []
     one_round = timed(lambda: calls.append(1))
-    assert one_round().seconds.keys() == {WHOLE} and one_round().seconds[WHOLE] >= 0
+    assert one_round().seconds.keys() == {WHOLE}
+    assert one_round().seconds[WHOLE] >= 0
     assert calls == [1, 1]
 
 
@@ -112,7 +113,8 @@ def test_rows_of_the_table(comparison: Comparison) -> None:
         "target": "≥ 1.5 met",
         "also timed": "slow peer 6 s ± 32 s (3.00)",
     }
-    assert new[1:3] == ["new", "1 s ± 39.5 s"] and new[5] == "3.00"
+    assert new[1:3] == ["new", "1 s ± 39.5 s"]
+    assert new[5] == "3.00"
 
 
 def test_parts_that_no_peer_has_stand_alone() -> None:
@@ -158,7 +160,8 @@ def test_saved_tables_never_replace_older_ones(comparison: Comparison, tmp_path:
     assert saved["machine"]["cores"] == 2
     text = (tmp_path / f"{stem}.md").read_text()
     assert "| sorting | plain | 2 s ± 44 s | fast peer |" in text
-    assert "no native bf16" in text and "commit abc with changes" in text
+    assert "no native bf16" in text
+    assert "commit abc with changes" in text
     assert text.endswith("## Left out\n\n- faiss: not installed\n")
 
 
@@ -176,7 +179,8 @@ def test_a_missing_peer_is_said_with_its_extra() -> None:
     assert ledger.notes == []
     assert not is_installed(ledger, "json", "no_such_peer")
     (note,) = ledger.notes
-    assert note.startswith("no_such_peer: not installed") and "[test,peers]" in note
+    assert note.startswith("no_such_peer: not installed")
+    assert "[test,peers]" in note
 
 
 def test_a_peer_in_a_process_of_its_own() -> None:

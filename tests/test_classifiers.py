@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 
 import numpy as np
 import pytest
@@ -104,11 +106,13 @@ def test_two_classes_are_one_binary_problem():
 
 def test_it_stops_at_the_gradient_or_at_max_iter():
     loose, tight = (fitted("lr", tol=tol, max_iter=500) for tol in (1e-2, 1e-4))
-    assert loose.converged_ and tight.converged_
+    assert loose.converged_
+    assert tight.converged_
     assert loose.n_iter_ < tight.n_iter_ < 500
     context = Recording()
     stopped = fitted("lr", tol=1e-6, max_iter=3, context=context)
-    assert not stopped.converged_ and stopped.n_iter_ == 3
+    assert not stopped.converged_
+    assert stopped.n_iter_ == 3
     assert context.steps == [("iteration", i, 3) for i in (1, 2, 3)]
     assert context.history[0]["lr_gradient"] > 1e-6
 
@@ -157,7 +161,9 @@ def test_too_many_features_to_whiten_have_the_same_solution(multi_class, monkeyp
     whitened = fitted("lr", tol=1e-5, max_iter=500, multi_class=multi_class)
     monkeypatch.setattr(logistic, "WHITEN_AT_MOST", 63)  # the digits have 64 pixels
     plain = fitted("lr", tol=1e-5, max_iter=500, multi_class=multi_class)
-    assert whitened.converged_ and plain.converged_ and whitened.n_iter_ != plain.n_iter_
+    assert whitened.converged_
+    assert plain.converged_
+    assert whitened.n_iter_ != plain.n_iter_
     theirs = plain.predict_proba(X[TEST])
     np.testing.assert_allclose(whitened.predict_proba(X[TEST]), theirs, atol=2e-3)
 
@@ -185,7 +191,8 @@ def test_it_learns(name):
 @each_head
 def test_probabilities(name):
     probabilities = fitted(name).predict_proba(X[TEST])
-    assert probabilities.shape == (400, 10) and probabilities.dtype == np.float32
+    assert probabilities.shape == (400, 10)
+    assert probabilities.dtype == np.float32
     assert (probabilities >= 0).all()
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
 
@@ -282,9 +289,9 @@ def test_the_mlp_steps_through_every_epoch():
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-    with pytest.raises(FloatingPointError, match="the loss of mlp became .*; lower the learning"):
+    with pytest.raises(FloatingPointError, match=r"the loss of mlp became .*; lower the learning"):
         fitted("mlp", lr=1e30)
-    with pytest.raises(FloatingPointError, match="the loss of cnn became .*; lower the learning"):
+    with pytest.raises(FloatingPointError, match=r"the loss of cnn became .*; lower the learning"):
         fitted("cnn", lr=1e30)
 
 
@@ -298,7 +305,8 @@ def test_pooling_before_relu_is_pooling_after_it():
             nn.init.normal_(layer.weight)  # of either sign
     layers = list(network.features)
     for pool in range(2, len(layers) - 1, 4):
-        assert isinstance(layers[pool], nn.MaxPool2d) and isinstance(layers[pool + 1], nn.ReLU)
+        assert isinstance(layers[pool], nn.MaxPool2d)
+        assert isinstance(layers[pool + 1], nn.ReLU)
         layers[pool : pool + 2] = nn.ReLU(), layers[pool]
     images, outer = torch.rand(6, 1, 14, 12), torch.rand(6, 16)
     weights = list(network.features.parameters())
@@ -343,7 +351,7 @@ def test_the_cnn_uses_every_image_once_an_epoch(monkeypatch):
 
     monkeypatch.setattr(cnn, "Batches", Noting)
     fitted("cnn", X[:15], Y[:15], steps=9, batch_size=5)
-    epochs = [sum(drawn[e : e + 3], []) for e in (0, 3, 6)]
+    epochs = [functools.reduce(operator.iadd, drawn[e : e + 3], []) for e in (0, 3, 6)]
     assert all(sorted(epoch) == list(range(15)) for epoch in epochs)
     assert epochs[0] != epochs[1]
     drawn.clear()
@@ -397,8 +405,10 @@ def test_augmented_images_are_flipped_and_shifted_ones(shape, reach):
 def test_augment_keeps_the_type_and_the_draws():
     images = torch.from_numpy(X[:50]).unsqueeze(1)
     once, again, other = (augment(images, generator(seed)) for seed in (0, 0, 1))
-    assert once.dtype == torch.uint8 and once.shape == images.shape
-    assert torch.equal(once, again) and not torch.equal(once, other)
+    assert once.dtype == torch.uint8
+    assert once.shape == images.shape
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)
 
 
 def test_one_cycle():
@@ -406,7 +416,8 @@ def test_one_cycle():
     assert rates[0] == pytest.approx(0.004)
     assert rates[30] == max(rates) == pytest.approx(0.1)
     assert rates[15] == pytest.approx((0.004 + 0.1) / 2)
-    assert all(np.diff(rates[:31]) > 0) and all(np.diff(rates[30:]) < 0)
+    assert all(np.diff(rates[:31]) > 0)
+    assert all(np.diff(rates[30:]) < 0)
     assert 0 < rates[-1] < 1e-4
     assert one_cycle(0, 1, 0.1) == pytest.approx(0.004)
 
@@ -416,5 +427,6 @@ def test_bf16(name):
     context = Context(precision="bf16")
     half = fitted(name, context=context).predict_proba(X[TEST])
     full = fitted(name).predict_proba(X[TEST])
-    assert half.dtype == np.float32 and not np.array_equal(half, full)
+    assert half.dtype == np.float32
+    assert not np.array_equal(half, full)
     assert (half.argmax(1) == full.argmax(1)).mean() > 0.8

@@ -52,7 +52,7 @@ def test_parse_changes() -> None:
 
 @pytest.mark.parametrize("text", ["", "lam=0.1", "dcec.lam", "dcec=0.1", ".lam=1", "a.b.c=1"])
 def test_parse_changes_refuses(text: str) -> None:
-    with pytest.raises(BenchError, match="expected METHOD.PARAM=VALUE"):
+    with pytest.raises(BenchError, match=r"expected METHOD.PARAM=VALUE"):
         parse_changes([text])
 
 
@@ -136,7 +136,8 @@ def test_refused(refused: tuple[Place, dict[str, Ended]], words: str) -> None:
     assert REFUSED[words] in plain(ended.err)
     assert "Traceback" not in ended.text
     if not ended.err.startswith("Usage:"):  # the parser's own way to say it
-        assert ended.err.startswith("error: ") and ended.err.count("\n") == 1
+        assert ended.err.startswith("error: ")
+        assert ended.err.count("\n") == 1
     assert not place.files(), "nothing may have been run"
 
 
@@ -151,7 +152,8 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
     with Place(tmp_path) as place:
         ended = place.run("--method near --timeout soon")
-    assert ended.status == 2 and ended.out == ""
+    assert ended.status == 2
+    assert ended.out == ""
     assert ended.err == (
         "error: --timeout is 'soon'; expected a time such as 90s, 30m or 3h, or none\n"
     )
@@ -160,7 +162,8 @@ def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_check_of_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with Place(tmp_path) as place:
         (ended,) = place.commands(["check", "missing.py"])
-    assert ended.status == 2 and ended.out == ""
+    assert ended.status == 2
+    assert ended.out == ""
     assert ended.err == "error: missing.py cannot be used: there is no file missing.py\n"
 
 
@@ -303,7 +306,8 @@ def test_leaderboard(shown: Shown) -> None:
     terminal = ended["leaderboard"]
     assert terminal.status == 0
     assert "digits · transductive · stratified labels · schedule smoke" in plain(terminal.out)
-    assert "failed (1)" in terminal.out and headline in terminal.out
+    assert "failed (1)" in terminal.out
+    assert headline in terminal.out
     assert "written: results/leaderboard.csv" in terminal.out
     assert (place.results / "leaderboard.csv").read_text().count("\n") == 4
     markdown = ended["leaderboard --markdown"]
@@ -341,7 +345,8 @@ def test_doctor_and_data_without_the_images(shown: Shown) -> None:
     for words in ("processor ", "memory ", "torch 2.", "data        not usable: "):
         assert words in ended["doctor"].out
     assert ended["data"].status == 2
-    assert ended["data"].err.startswith("error: ") and str(place.folder) in ended["data"].err
+    assert ended["data"].err.startswith("error: ")
+    assert str(place.folder) in ended["data"].err
     for words in ("doctor", "data", "nonsense"):
         assert "Traceback" not in ended[words].text
     assert ended["nonsense"].status == 2

@@ -85,7 +85,7 @@ def lent(all_lent: Lent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
     all_lent.given.clear()
     monkeypatch.setattr(checks, "fitted", all_lent.fitted)
     monkeypatch.setattr(Context, "stage", lambda self, *a, **more: all_lent.stage(self, *a, **more))
-    yield all_lent
+    return all_lent
 
 
 @pytest.mark.filterwarnings("ignore:SCAN collapsed", "ignore:self-labelling stopped")

@@ -134,7 +134,8 @@ def check_failures(place: Place, out: str) -> None:
     for name in FINE:
         assert records[f"{name}/5%/0"]["status"] == "ok", name
     traceback = records["raises/5%/0"]["error"]["traceback"]
-    assert "failing.py" in traceback and "ZeroDivisionError: as it was told to" in traceback
+    assert "failing.py" in traceback
+    assert "ZeroDivisionError: as it was told to" in traceback
     assert "trials of this run: 4 crashed, 4 failed, 2 ok, 2 out-of-memory" in out
 
 
@@ -150,7 +151,8 @@ def check_shown(place: Place) -> None:
     assert raised.status == aborted.status == 0, raised.err + aborted.err
     for words in ("last words of raises", "raises · 5% · seed 0: failed", "Traceback"):
         assert words in raised.out
-    assert "last words of aborts" in aborted.out and "no traceback" in aborted.out
+    assert "last words of aborts" in aborted.out
+    assert "no traceback" in aborted.out
 
 
 def check_rerun(place: Place, words: str, plugins: tuple[str, ...]) -> None:

@@ -58,8 +58,10 @@ def test_the_four_files_become_one_dataset_with_the_training_part_first(
     np.testing.assert_array_equal(data.y, tiny.y)
     assert (data.X.dtype, data.y.dtype, data.n_train) == (np.uint8, np.int64, TRAIN)
     assert isinstance(data.X, np.memmap)
-    assert not data.X.flags.writeable and not data.y.flags.writeable
-    assert data.n_classes == 3 and data.class_names == ("a", "b", "c")
+    assert not data.X.flags.writeable
+    assert not data.y.flags.writeable
+    assert data.n_classes == 3
+    assert data.class_names == ("a", "b", "c")
     assert data.digest == expected_digest(tiny.X, tiny.y, TRAIN)
 
 
@@ -156,7 +158,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    with pytest.raises(BenchError, match="No space left on device.*BENCH_CACHE"):
+    with pytest.raises(BenchError, match=r"No space left on device.*BENCH_CACHE"):
         load("fashion-mnist")
     assert_nothing_half_written()
 
@@ -167,7 +169,7 @@ def test_a_cache_that_cannot_be_written_is_reported(
     tiny.write(tiny.source.system_folder)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "file"))
-    with pytest.raises(BenchError, match="^Cannot write to the cache folder .*BENCH_CACHE"):
+    with pytest.raises(BenchError, match=r"^Cannot write to the cache folder .*BENCH_CACHE"):
         load("fashion-mnist")
 
 
@@ -201,7 +203,8 @@ def test_two_processes_may_load_for_the_first_time_at_once(tiny: Tiny, tmp_path:
         for _ in range(2)
     ]
     for racer in racers:
-        assert racer.stdout is not None and racer.stdout.readline() == "ready\n"
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
     for racer in racers:
         assert racer.stdin is not None
         racer.stdin.write("go\n")
@@ -224,12 +227,14 @@ def test_digits_are_scaled_to_bytes_with_500_test_images() -> None:
     data = load("digits")
     bunch = load_digits()
     scaled = [round(value * 255 / 16) for value in bunch.images.ravel().tolist()]
-    assert data.X.shape == (1797, 8, 8) and data.X.dtype == np.uint8
+    assert data.X.shape == (1797, 8, 8)
+    assert data.X.dtype == np.uint8
     assert data.X.ravel().tolist() == scaled
     np.testing.assert_array_equal(data.y, bunch.target)
     assert (data.n_train, data.n_classes, data.y.dtype) == (1297, 10, np.int64)
     assert set(data.y[: data.n_train]) == set(data.y[data.n_train :]) == set(range(10))
-    assert not data.X.flags.writeable and not data.y.flags.writeable
+    assert not data.X.flags.writeable
+    assert not data.y.flags.writeable
     assert data.digest == expected_digest(data.X, data.y, 1297) == load("digits").digest
 
 
@@ -249,8 +254,10 @@ def test_an_npz_is_loaded(tmp_path: Path, X: np.ndarray, compressed: bool) -> No
     assert (data.n_train, data.class_names) == (6, ("0", "1", "2"))
     np.testing.assert_array_equal(data.X, X)
     np.testing.assert_array_equal(data.y, CLASSES)
-    assert data.X.dtype == np.uint8 and data.y.dtype == np.int64
-    assert not data.X.flags.writeable and not data.y.flags.writeable
+    assert data.X.dtype == np.uint8
+    assert data.y.dtype == np.int64
+    assert not data.X.flags.writeable
+    assert not data.y.flags.writeable
     assert data.digest == expected_digest(X, CLASSES, 6)
 
 
@@ -260,7 +267,9 @@ def test_an_npz_may_name_its_training_part_and_its_classes(
     monkeypatch.setenv("HOME", str(tmp_path))
     np.savez(tmp_path / "a.npz", X=IMAGES, y=CLASSES, n_train=4, class_names=["x", "y", "z"])
     data = load("~/a.npz")
-    assert data.n_train == 4 and data.class_names == ("x", "y", "z") and data.n_classes == 3
+    assert data.n_train == 4
+    assert data.class_names == ("x", "y", "z")
+    assert data.n_classes == 3
 
 
 def test_the_digest_tells_datasets_apart(tmp_path: Path) -> None:
@@ -321,14 +330,14 @@ def test_many_wrong_classes_are_not_all_shown(tmp_path: Path) -> None:
 
 def test_files_that_are_no_npz_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
-    with pytest.raises(BenchError, match="There is no file .*mine.npz"):
+    with pytest.raises(BenchError, match=r"There is no file .*mine.npz"):
         load(str(path))
     path.write_bytes(b"not an archive")
-    with pytest.raises(BenchError, match="mine.npz is damaged, or not an .npz file"):
+    with pytest.raises(BenchError, match=r"mine.npz is damaged, or not an .npz file"):
         load(str(path))
     np.savez(path, X=IMAGES, y=CLASSES)
     flip(path, 200)  # inside an array: the archive's own checksum tells
-    with pytest.raises(BenchError, match="Cannot read .*mine.npz"):
+    with pytest.raises(BenchError, match=r"Cannot read .*mine.npz"):
         load(str(path))
 
 
@@ -338,9 +347,11 @@ def test_the_name_of_an_npz_tells_its_content(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         np.savez(tmp_path / folder / "digits.npz", X=X, y=CLASSES)
     a, b, c = (load(str(tmp_path / folder / "digits.npz")).name for folder in "abc")
-    assert a != b and a == c
+    assert a != b
+    assert a == c
     for name in (a, b):
-        assert len(name) == len("digits-01234567") and name.startswith("digits-")
+        assert len(name) == len("digits-01234567")
+        assert name.startswith("digits-")
 
 
 # Names, folders, imports
@@ -360,7 +371,7 @@ def test_a_near_miss_is_suggested(name: str, near: str) -> None:
 
 
 def test_an_unknown_name_lists_what_there_is() -> None:
-    with pytest.raises(BenchError, match="'imagenet21k'. Expected 'fashion-mnist', 'digits', or"):
+    with pytest.raises(BenchError, match=r"'imagenet21k'. Expected 'fashion-mnist', 'digits', or"):
         load("imagenet21k")
 
 
@@ -370,7 +381,8 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("BENCH_CACHE", "~/mine")
     assert cache_dir() == tmp_path / "mine"
     monkeypatch.delenv("BENCH_CACHE")
-    assert "fewlabels" in cache_dir().parts and cache_dir().is_absolute()
+    assert "fewlabels" in cache_dir().parts
+    assert cache_dir().is_absolute()
 
 
 def test_importing_the_module_is_cheap() -> None:

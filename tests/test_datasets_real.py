@@ -27,8 +27,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def test_there_are_70_000_images_7_000_of_each_class_training_part_first(data: Dataset) -> None:
-    assert data.X.shape == (70_000, 28, 28) and data.X.dtype == np.uint8
-    assert data.y.shape == (70_000,) and data.y.dtype == np.int64
+    assert data.X.shape == (70_000, 28, 28)
+    assert data.X.dtype == np.uint8
+    assert data.y.shape == (70_000,)
+    assert data.y.dtype == np.int64
     assert data.n_train == 60_000
     assert np.bincount(data.y).tolist() == [7_000] * 10
     assert np.bincount(data.y[: data.n_train]).tolist() == [6_000] * 10
@@ -38,7 +40,8 @@ def test_there_are_70_000_images_7_000_of_each_class_training_part_first(data: D
 
 def test_classes_have_their_published_names(data: Dataset) -> None:
     assert data.n_classes == 10
-    assert data.class_names[0] == "T-shirt/top" and data.class_names[9] == "Ankle boot"
+    assert data.class_names[0] == "T-shirt/top"
+    assert data.class_names[9] == "Ankle boot"
     # Trousers leave the outer columns dark, which bags do not.
     border = data.X[:, :, :4].mean(axis=(1, 2))
     trousers, bags = (data.y == data.class_names.index(name) for name in ("Trouser", "Bag"))
@@ -46,7 +49,8 @@ def test_classes_have_their_published_names(data: Dataset) -> None:
 
 
 def test_the_images_are_mapped_from_the_copy_and_read_only(data: Dataset) -> None:
-    assert isinstance(data.X, np.memmap) and data.X.mode == "r"
+    assert isinstance(data.X, np.memmap)
+    assert data.X.mode == "r"
     with pytest.raises(ValueError, match="read-only"):
         data.X[0, 0, 0] = 1
     with pytest.raises(ValueError, match="read-only"):

@@ -145,7 +145,7 @@ def test_equation_6_means_of_the_labelled():
 
 
 def test_equation_6_needs_every_class():
-    with pytest.raises(ValueError, match="no labelled instance of class 0, 3; .* at least one"):
+    with pytest.raises(ValueError, match=r"no labelled instance of class 0, 3; .* at least one"):
         class_means(torch.zeros(3, 2), torch.tensor([1, 2, -1]), 4)
 
 
@@ -408,7 +408,9 @@ def test_divergence_is_an_error_with_advice():
 def test_a_loss_that_is_not_finite_does_not_pass_a_refresh(monkeypatch, value):
     """Nor does an assignment (above): here all weights stay finite."""
     monkeypatch.setattr(methods.dcec, "clustering_loss", lambda p, q: torch.tensor(value))
-    with pytest.raises(FloatingPointError, match="the loss of joint became .* before step 10; low"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss of joint became .* before step 10; low"
+    ):
         fitted()
 
 
@@ -418,7 +420,8 @@ def test_a_loss_that_is_not_finite_does_not_pass_a_refresh(monkeypatch, value):
 def test_fit_gives_what_the_contract_asks_for():
     X, _ = stripes()
     method = fitted()
-    assert method.labels_.shape == (60,) and method.labels_.dtype == np.int64
+    assert method.labels_.shape == (60,)
+    assert method.labels_.dtype == np.int64
     assert np.array_equal(method.predict(X), method.labels_)
     assert np.array_equal(method.predict_proba(X), method.probabilities_)
     np.testing.assert_allclose(method.probabilities_.sum(1), 1, rtol=1e-5)
@@ -438,7 +441,7 @@ def test_clusters_are_classes_where_there_are_labels():
 
 def test_labels_are_the_model_s_own_assignment():
     """Labels that contradict the images are not handed back."""
-    X, y = stripes()
+    X, _y = stripes()
     wrong = np.where(np.arange(60) < 30, np.random.default_rng(0).permutation(60) % 3, -1)
     method = SSDCEC(**SHORT).fit(X, wrong)
     assert (method.labels_[:30] != wrong[:30]).any()
@@ -480,8 +483,10 @@ def test_every_level_asks_for_the_same_autoencoder():
 
 
 def test_registered_names():
-    assert get("dcec").cls is DCEC and not get("dcec").tags.uses_labels
-    assert get("ss-dcec").cls is SSDCEC and get("ss-dcec").tags.needs_every_class
+    assert get("dcec").cls is DCEC
+    assert not get("dcec").tags.uses_labels
+    assert get("ss-dcec").cls is SSDCEC
+    assert get("ss-dcec").tags.needs_every_class
     assert get("ss-dcec").tags.without_labels == get("ss-dcec-kl").tags.without_labels == "dcec"
     assert get("ss-dcec").build().reconstruction
     assert not get("ss-dcec-kl").build("quick").reconstruction

@@ -46,7 +46,9 @@ def fitted(
 def test_registered_name_and_tags():
     entry = get("kmeans-distances")
     assert entry.cls is KMeansDistances
-    assert entry.tags.needs_labels and entry.tags.inductive and not entry.tags.in_all
+    assert entry.tags.needs_labels
+    assert entry.tags.inductive
+    assert not entry.tags.in_all
     assert entry.build("paper").get_params().items() >= {"k": 100, "lr_max_iter": 5000}.items()
     assert entry.build("smoke").lr_max_iter == 20
 
@@ -56,7 +58,8 @@ def test_distances_are_euclidean_between_pixels_in_the_unit_range(monkeypatch, b
     monkeypatch.setattr(distances, "BLOCK", block)
     centres = np.concatenate([X[:3], 255 - X[:3]]).reshape(6, 64).astype(np.float32) / 255
     found = distances_to(centres, X)
-    assert found.shape == (400, 6) and found.dtype == np.float32
+    assert found.shape == (400, 6)
+    assert found.dtype == np.float32
     expected = cdist(X.reshape(400, 64) / 255, centres)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -89,7 +92,8 @@ def test_the_classifier_stops_after_lr_max_iter():
 def test_it_learns():
     method = fitted(reveal(200))
     assert (method.labels_[200:] == TRUTH[200:]).mean() > 0.8
-    assert method.labels_.shape == (400,) and method.labels_.dtype == np.int64
+    assert method.labels_.shape == (400,)
+    assert method.labels_.dtype == np.int64
     np.testing.assert_allclose(method.probabilities_.sum(1), 1, rtol=1e-5)
 
 
@@ -157,7 +161,7 @@ def test_it_shares_k_means_with_label_propagation(schedule):
 
 @pytest.mark.parametrize("y", [None, np.full(400, -1)])
 def test_without_labels_there_is_nothing_to_learn(y):
-    with pytest.raises(ValueError, match="KMeansDistances learns .* holds none .* label some"):
+    with pytest.raises(ValueError, match=r"KMeansDistances learns .* holds none .* label some"):
         fitted(y)
 
 

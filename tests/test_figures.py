@@ -55,12 +55,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
         return png(figure, *how)
 
     monkeypatch.setattr(figures, "_png", keep)
-    yield found
+    return found
 
 
 def opened(png: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(png)) as image:
-        assert image.format == "PNG" and not image.info
+        assert image.format == "PNG"
+        assert not image.info
         return np.asarray(image.convert("RGB"))
 
 
@@ -138,7 +139,8 @@ def test_a_long_name_is_wrapped_not_cut(drawn: list[Figure]) -> None:
 def test_costs_show_the_fit_and_its_stages(drawn: list[Figure]) -> None:
     figures.costs(board(4), "10%", NAMES, figures.styles(NAMES), "x")
     (axes,) = drawn[0].axes
-    assert axes.get_xscale() == "log" and legend(axes) == NAMES[:4]
+    assert axes.get_xscale() == "log"
+    assert legend(axes) == NAMES[:4]
     ends = {line.get_label(): line.get_xdata()[0] for line in axes.lines}
     assert ends["method-00"] == 5.0  # no time at all for the fit
     assert ends["method-01"] == figures.LEAST_SECONDS  # no stage, and a fit of 0.00001 s
@@ -166,7 +168,8 @@ def test_tiles_lie_in_rows_with_white_gaps() -> None:
     assert sheet.shape == (2 * (2 + g) + g, 2 * (3 + g) + g)
     assert (sheet[g : g + 2, g + 3 + g : g + 3 + g + 3] == 1).all()
     assert (sheet[g + 2 + g : g + 2 + g + 2, g : g + 3] == 10).all()
-    assert (sheet[:g] == 255).all() and (sheet[:, -g:] == 255).all()
+    assert (sheet[:g] == 255).all()
+    assert (sheet[:, -g:] == 255).all()
     assert (sheet == 255).sum() == sheet.size - 4 * 6
 
 

@@ -32,8 +32,13 @@ def test_a_file_is_swapped_in_one_step(tmp_path: Path, monkeypatch: pytest.Monke
 def test_an_error_leaves_the_old_content_and_no_draft(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "file"
     write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), written_whole(path) as file:
-        file.write(b"half of")
-        raise ZeroDivisionError
+
+    def broken() -> None:
+        with written_whole(path) as file:
+            file.write(b"half of")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]

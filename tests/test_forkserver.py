@@ -275,7 +275,8 @@ def test_the_server_imports_while_the_run_is_planned(
         wait_for("the import of torch", lambda: "libtorch_cpu" in maps_of(first), 60)
         assert run_one(server, "parent").status == "ok"
         assert server.pid == first.pid
-    assert server.pid is None and not first.is_running()
+    assert server.pid is None
+    assert not first.is_running()
 
 
 @pytest.mark.parametrize("why", ["an error", "nothing to do"])
@@ -307,7 +308,8 @@ def test_a_run_that_needs_no_server_keeps_none(
     with contextlib.suppress(BenchError):
         api.run(methods=["kmeans"], dataset=dataset, results=tmp_path / "results")
     (pid,) = started
-    assert pid is not None and not psutil.pid_exists(pid)
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
     assert len(given) == (why != "an error")
 
 
@@ -366,7 +368,8 @@ def test_where_there_is_no_room_for_a_fork_the_others_go_on(
         victim.kill()
     assert [outcome.status for outcome in outcomes] == ["crashed"]
     assert "SIGKILL" in outcomes[0].message
-    assert process.pid == server.pid and process.num_fds() < 8, "descriptors were kept"
+    assert process.pid == server.pid
+    assert process.num_fds() < 8, "descriptors were kept"
 
 
 def test_a_limit_and_an_end_come_through_while_the_libraries_are_imported(

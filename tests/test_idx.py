@@ -106,9 +106,11 @@ def test_when_every_way_fails_each_is_listed_with_its_reason(tiny: Tiny) -> None
     message = str(caught.value)
     assert f"there is no folder {tiny.source.system_folder}" in message
     assert "download from http://127.0.0.1:1/: train-labels-idx1-ubyte.gz: Failed" in message
-    assert "Connection refused" in message and "object at 0x" not in message
+    assert "Connection refused" in message
+    assert "object at 0x" not in message
     assert "apt-get download dataset-tiny: this machine has no apt-get" in message
-    assert "BENCH_DATA" in message and all(name in message for name in NAMES)
+    assert "BENCH_DATA" in message
+    assert all(name in message for name in NAMES)
     assert_nothing_half_written()
 
 
@@ -179,7 +181,7 @@ def test_bench_data_without_folder_or_file_is_reported(
 ) -> None:
     tiny.write(tiny.source.system_folder)  # must not be fallen back to
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "named"))
-    with pytest.raises(BenchError, match="BENCH_DATA=.*there is no folder"):
+    with pytest.raises(BenchError, match=r"BENCH_DATA=.*there is no folder"):
         load("fashion-mnist")
     (tiny.write(tmp_path / "named") / f"{NAMES[1]}.gz").unlink()
     with pytest.raises(BenchError, match=rf"there is no {NAMES[1]}.gz \(nor {NAMES[1]}\) in "):
@@ -203,7 +205,8 @@ def test_a_download_shows_its_progress_on_a_terminal(
     monkeypatch.setenv("COLUMNS", "120")
     fetch(tiny.source)
     shown = capfd.readouterr().err
-    assert all(f"{name}.gz" in shown for name in NAMES) and "100%" in shown
+    assert all(f"{name}.gz" in shown for name in NAMES)
+    assert "100%" in shown
 
 
 @pytest.mark.parametrize("tell_length", [True, False])
@@ -249,7 +252,7 @@ def test_a_server_that_does_not_answer_is_given_up(
     monkeypatch.setattr(idx, "_READ_SECONDS", 0.2)
     server.offer(tiny)
     server.hold.clear()
-    with pytest.raises(BenchError, match="train-labels-idx1-ubyte.gz: no answer within"):
+    with pytest.raises(BenchError, match=r"train-labels-idx1-ubyte.gz: no answer within"):
         load("fashion-mnist")
     assert len(server.asked) == 1  # no second attempt, no other file
 
@@ -268,7 +271,8 @@ def test_the_package_is_unpacked_without_touching_apts_own_folders(
     work = lines[0].split()[0]
     assert work.startswith(str(cache_dir()))
     for line in lines:
-        assert f"-oDir::State={work}/state" in line and f"-oDir::Cache={work}/cache" in line
+        assert f"-oDir::State={work}/state" in line
+        assert f"-oDir::Cache={work}/cache" in line
         assert "-c apt.conf" in line
     assert not Path(work).exists()
 
@@ -312,7 +316,7 @@ def test_programs_that_are_missing_broken_or_hang(
         load("fashion-mnist")
     program(tmp_path, "apt-get", "exec sleep 20")
     monkeypatch.setattr(idx, "_APT_SECONDS", 0.1)
-    with pytest.raises(BenchError, match="apt-get was not done after 0.1 s"):
+    with pytest.raises(BenchError, match=r"apt-get was not done after 0.1 s"):
         load("fashion-mnist")
     (tmp_path / "bin" / "apt-get").write_bytes(b"\x7fELF, but not a program")
     with pytest.raises(BenchError, match="apt-get does not start"):

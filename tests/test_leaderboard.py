@@ -384,7 +384,8 @@ def test_the_file_has_the_designed_columns_and_numbers(
     write_csv(leaderboard(tmp_path), tmp_path / "leaderboard.csv")
     text = (tmp_path / "leaderboard.csv").read_text()
     assert text.splitlines()[0] == COLUMNS
-    assert "±" not in text and "\r" not in text
+    assert "±" not in text
+    assert "\r" not in text
     table = pd.read_csv(tmp_path / "leaderboard.csv", keep_default_na=False, na_values=[""])
     assert len(table) == 12
     for name in set(COLUMNS.split(",")) - TEXTS:

@@ -41,7 +41,8 @@ def softmax(row: list[float]) -> list[float]:
 @pytest.mark.parametrize("module", [contrastive, losses])
 def test_the_examples_in_the_docstrings(module: object) -> None:
     result = doctest.testmod(module)  # type: ignore[arg-type]
-    assert result.attempted > 0 and result.failed == 0
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def plain_nt_xent(z1: torch.Tensor, z2: torch.Tensor, temperature: float) -> float:
@@ -138,8 +139,10 @@ def test_scan_loss_where_probabilities_underflow() -> None:
     expected = (1e4 - math.log(2)) / 2 - 5 * math.log(2)  # the second pair agrees
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     loss.backward()
-    assert anchors.grad is not None and anchors.grad.isfinite().all()
-    assert others.grad is not None and others.grad.isfinite().all()
+    assert anchors.grad is not None
+    assert anchors.grad.isfinite().all()
+    assert others.grad is not None
+    assert others.grad.isfinite().all()
     assert others.grad[0].tolist() == pytest.approx([-0.25, 0.25], abs=1e-3)  # so it moves
 
 
@@ -179,7 +182,9 @@ def test_labelled_loss_without_labels_is_0_and_has_no_gradient() -> None:
     logits = random(4, 3).requires_grad_()
     loss = labelled_loss(logits, torch.full((4,), -1), 0) + 0 * logits.sum()
     loss.backward()
-    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
 
 
 def test_pseudo_labels_are_the_confident_predictions() -> None:
@@ -210,7 +215,9 @@ def test_self_labelling_without_a_target_is_0_and_has_no_gradient() -> None:
     logits = random(4, 3).requires_grad_()
     loss = self_labelling_loss(logits, torch.full((4,), -1))
     loss.backward()
-    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
 
 
 # The layers of the residual network against torch's own
@@ -271,7 +278,8 @@ def test_the_residual_network_is_the_plain_one(shape: tuple[int, ...]) -> None:
             nn.init.ones_(module.last_norm.weight)
     plain = plain_layers(network)
     kinds = [type(module) for module in plain.modules()]
-    assert PixelwiseConv not in kinds and ImageMean not in kinds
+    assert PixelwiseConv not in kinds
+    assert ImageMean not in kinds
     channels = shape[2] if len(shape) == 3 else 1
     x = torch.rand(6, channels, *shape[:2], generator=generator(0, "x"), dtype=torch.float64)
     assert_same_function(network, plain, x)
@@ -283,7 +291,8 @@ def test_bf16_stays_bf16_between_the_layers() -> None:
         module.register_forward_hook(lambda _, x, y, name=name: kinds.update({name: y.dtype}))
     with autocast(Context(precision="bf16")):
         network(torch.rand(4, 1, 12, 12))
-    assert len(kinds) > 30 and set(kinds.values()) == {torch.bfloat16}
+    assert len(kinds) > 30
+    assert set(kinds.values()) == {torch.bfloat16}
 
 
 # SimCLR
@@ -302,10 +311,13 @@ def features_of(seed: int = 0, context: Context | None = None, **changes: Any) -
 
 def test_simclr_returns_features_weights_and_losses() -> None:
     arrays = features_of()
-    assert arrays["features"].shape == (100, 16) and arrays["features"].dtype == np.float32
+    assert arrays["features"].shape == (100, 16)
+    assert arrays["features"].dtype == np.float32
     lengths = np.linalg.norm(arrays["features"], axis=1)
-    assert np.isfinite(arrays["features"]).all() and lengths.min() > 0
-    assert arrays["loss"].shape == (3,) and arrays["loss"].dtype == np.float64
+    assert np.isfinite(arrays["features"]).all()
+    assert lengths.min() > 0
+    assert arrays["loss"].shape == (3,)
+    assert arrays["loss"].dtype == np.float64
     encoder = SmallResNet((8, 8), width=2, feature_dim=16)
     load_weights(encoder, arrays, "encoder.")
     assert any(name.startswith("weights.projection.") for name in arrays)
@@ -314,7 +326,8 @@ def test_simclr_returns_features_weights_and_losses() -> None:
 def test_simclr_learns() -> None:
     loss = features_of(epochs=25, width=8, feature_dim=32)["loss"]
     blind = np.log(2 * 32 - 1)  # the loss where all projections are the same
-    assert loss[0] > blind and loss[-3:].mean() < blind - 0.1
+    assert loss[0] > blind
+    assert loss[-3:].mean() < blind - 0.1
 
 
 def test_simclr_follows_its_seed() -> None:
@@ -342,12 +355,13 @@ def test_simclr_goes_on_after_a_kill() -> None:
 
 def test_simclr_without_epochs_gives_the_first_weights() -> None:
     arrays = features_of(epochs=0)
-    assert arrays["loss"].shape == (0,) and arrays["features"].shape == (100, 16)
+    assert arrays["loss"].shape == (0,)
+    assert arrays["features"].shape == (100, 16)
 
 
 def test_simclr_says_that_it_diverged() -> None:
     with pytest.raises(
-        FloatingPointError, match="the loss of simclr became .*; lower the learning"
+        FloatingPointError, match=r"the loss of simclr became .*; lower the learning"
     ):
         features_of(lr=1e30)
 
@@ -368,8 +382,10 @@ def test_simclr_refuses(changes: dict[str, Any], message: str) -> None:
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
     factors = [cosine_schedule(step, 200) for step in range(200)]
-    assert factors[:4] == [0.25, 0.5, 0.75, 1.0] and max(factors) == 1
-    assert factors[4:] == sorted(factors[4:], reverse=True) and 0 < factors[-1] < 1e-3
+    assert factors[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert max(factors) == 1
+    assert factors[4:] == sorted(factors[4:], reverse=True)
+    assert 0 < factors[-1] < 1e-3
 
 
 def test_images_that_are_too_small_are_refused() -> None:

@@ -347,7 +347,7 @@ def test_scores_after_naming_count_what_has_no_name_as_wrong():
 
 def test_scores_refuses_clusters_that_cannot_be_classes():
     table = metrics.contingency_matrix([0, 1, 1], [0, 1, 2])
-    with pytest.raises(BenchError, match="2 classes and 3 clusters.*map_contingency"):
+    with pytest.raises(BenchError, match=r"2 classes and 3 clusters.*map_contingency"):
         metrics.scores(table, named=True)
 
 

@@ -29,7 +29,8 @@ def test_neighbours_are_the_most_similar_others(monkeypatch: pytest.MonkeyPatch)
     for i in range(len(X)):
         similarity = np.array([unit[i] @ unit[j] if j != i else -2 for j in range(len(X))])
         assert found[i].tolist() == np.argsort(-similarity)[:7].tolist()
-    assert found.shape == (100, 7) and found.dtype == np.int64
+    assert found.shape == (100, 7)
+    assert found.dtype == np.int64
 
 
 def test_an_instance_is_not_its_own_neighbour_even_among_copies() -> None:
@@ -72,7 +73,8 @@ def test_neighbours_are_drawn_evenly_from_those_that_are_kept() -> None:
     lists = NeighbourLists.of(indices, np.array([0, -1, 1, -1, -1]))
     rows = torch.zeros(6000, dtype=torch.int64)
     drawn = lists.draw(rows, torch.Generator().manual_seed(0)).bincount(minlength=5)
-    assert drawn[0] == 0 and drawn[2] == 0
+    assert drawn[0] == 0
+    assert drawn[2] == 0
     assert ((drawn[[1, 3, 4]] - 2000).abs() < 200).all()
 
 
@@ -139,7 +141,7 @@ def test_a_phase_whose_assignments_are_no_numbers_is_an_error() -> None:
     def loss(rows: torch.Tensor, step: int) -> tuple[None, torch.Tensor]:
         return None, torch.full((len(rows), 2), torch.nan)
 
-    with pytest.raises(FloatingPointError, match="the assignments of test became nan .*; lower"):
+    with pytest.raises(FloatingPointError, match=r"the assignments of test became nan .*; lower"):
         train_phase("test", module, loss, 4, 2, Training(1, 2, 0.1), 0, Context())
 
 
@@ -148,10 +150,12 @@ def test_a_summary_sees_a_collapse_in_spite_of_strays() -> None:
     p[:, 0] = 0.91
     p[:9] = np.eye(10)[1:]  # one stray in every other cluster
     summary = assignment_summary(p)
-    assert summary["clusters_in_use"] == 10 and summary["collapsed"]
+    assert summary["clusters_in_use"] == 10
+    assert summary["collapsed"]
     assert 1 < summary["effective_clusters"] < 1.1
     spread = assignment_summary(np.eye(10)[np.arange(1000) % 10])
-    assert spread["effective_clusters"] == pytest.approx(10) and not spread["collapsed"]
+    assert spread["effective_clusters"] == pytest.approx(10)
+    assert not spread["collapsed"]
     assert spread["assignment_entropy"] == pytest.approx(np.log(10))
 
 
@@ -180,5 +184,5 @@ def test_weights_that_do_not_fit_are_refused() -> None:
 def test_assignments_that_are_no_numbers_are_an_error() -> None:
     network = ClusterNetwork((8, 8), 2, 16, 3)
     torch.nn.init.constant_(network.head.weight, torch.inf)
-    with pytest.raises(FloatingPointError, match="soft assignments became nan .*; lower"):
+    with pytest.raises(FloatingPointError, match=r"soft assignments became nan .*; lower"):
         network.probabilities(torch.ones(5, 16))

@@ -57,7 +57,8 @@ def test_a_changed_learning_rate_is_noticed(tmp_path: Path) -> None:
     said = complaint_after(
         tmp_path, "methods/toolkit/training.py", "lr=lr", "lr=1.1 * lr", "method/ss-dcec"
     )
-    assert said.startswith("method/ss-dcec: ") and "raise the version" in said
+    assert said.startswith("method/ss-dcec: ")
+    assert "raise the version" in said
     assert said.endswith("`python tests/write_outcomes.py method/ss-dcec`")
 
 

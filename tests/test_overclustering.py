@@ -18,7 +18,8 @@ from bench.core.metrics import contingency_matrix
 from bench.core.trial import Grid
 from bench.data import datasets
 from bench.records.leaderboard import Board, aggregate, boards, leaderboard, markdown, write_csv
-from bench.records.store import Record, Store, flatten_record
+from bench.records.scoring import Record
+from bench.records.store import Store, flatten_record
 from bench.running.job import Job
 from bench.running.stages import ArrayStore
 from bench.running.worker import Worker
@@ -57,7 +58,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     for trial in grid.trials():
         Worker(Job((trial,), str(source), str(results), str(cache)), lambda event: None).run()
         record = Store(results).read(trial)
-        assert record is not None and record["status"] == "ok", record
+        assert record is not None
+        assert record["status"] == "ok", record
         records[trial.method, trial.level] = record
         found = ArrayStore(cache / "fits").read(record["fit"])
         assert found is not None
@@ -105,7 +107,8 @@ def test_with_labels_each_cluster_takes_the_class_of_most_of_its_labelled_member
 def test_ss_scan_maps_its_clusters_and_keeps_them(measured: Measured) -> None:
     record, arrays = measured.records["ss-scan", "20%"], measured.arrays["ss-scan", "20%"]
     clusters, classes = arrays["clusters"], arrays["labels"]
-    assert clusters.max() >= 10 and set(classes.tolist()) <= set(range(10))
+    assert clusters.max() >= 10
+    assert set(classes.tolist()) <= set(range(10))
     for cluster in np.unique(clusters):
         assert len(np.unique(classes[clusters == cluster])) == 1
     assert record["cluster_names"] is None  # they have their names

@@ -24,7 +24,7 @@ def test_both_precisions_are_of_the_same_versions_and_parameters() -> None:
         trial = record["trial"]
         what = json.dumps([record["versions"], trial["params"]], sort_keys=True)
         kinds.setdefault((trial["method"], trial["level"]), set()).add(what)
-    assert kinds and all(len(found) == 1 for found in kinds.values()), kinds
+    assert {len(found) for found in kinds.values()} == {1}, kinds
 
 
 def interval(method: str, level: str) -> tuple[float, float]:
@@ -33,7 +33,8 @@ def interval(method: str, level: str) -> tuple[float, float]:
     table = table[(table["method"] == method) & (table["level"] == level)]
     assert set(table["status"]) == {"ok"}
     pairs = table.pivot(index="seed", columns="precision", values="headline")
-    assert list(pairs.index) == list(range(len(pairs))) and len(pairs) >= N_SEEDS
+    assert list(pairs.index) == list(range(len(pairs)))
+    assert len(pairs) >= N_SEEDS
     more = pairs["bf16"] - pairs["fp32"]
     low, high = stats.t.interval(0.9, len(more) - 1, more.mean(), stats.sem(more))
     return float(low), float(high)

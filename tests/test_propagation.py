@@ -226,7 +226,8 @@ def test_without_labels_it_is_the_baseline(cls):
     """Also after a fit with labels, of which nothing may be left."""
     method = fitted(cls, reveal(40)).fit(X, np.full(len(X), -1))
     baseline = PixelKMeans(random_state=0)
-    assert method.tags.without_labels == "kmeans" and get("kmeans").cls is PixelKMeans
+    assert method.tags.without_labels == "kmeans"
+    assert get("kmeans").cls is PixelKMeans
     assert method.stages(0) == baseline.stages(0)
     assert np.array_equal(method.labels_, baseline.fit(X).labels_)
     assert np.array_equal(method.cluster_labels_, method.labels_)
@@ -311,15 +312,18 @@ def test_other_heads(head, monkeypatch):
 @pytest.mark.parametrize("head", ["mlp", "nn"])
 def test_named_variants(method, head):
     entry = get(f"{method}-{head}")
-    assert entry.cls is get(method).cls and entry.parameters("paper")["head"] == head
-    assert not entry.tags.in_all and get(method).tags.in_all
+    assert entry.cls is get(method).cls
+    assert entry.parameters("paper")["head"] == head
+    assert not entry.tags.in_all
+    assert get(method).tags.in_all
 
 
 @pytest.mark.parametrize(("head", "epochs"), [("mlp", "mlp_epochs"), ("nn", "nn_epochs")])
 def test_the_networks_train_as_long_as_they_are_told(head, epochs):
     y = reveal(60)
     method = fitted(KMeansCentroid, y, head=head, **{epochs: 2})
-    assert method.head_.epochs == 2 and fitted(KMeansCentroid, y, head="lr").head_.max_iter == 50
+    assert method.head_.epochs == 2
+    assert fitted(KMeansCentroid, y, head="lr").head_.max_iter == 50
 
 
 def test_it_is_a_scikit_learn_estimator():
@@ -338,9 +342,11 @@ def test_it_is_a_scikit_learn_estimator():
 @pytest.mark.parametrize("budget", [1, 20, 75, 600])
 def test_select_fills_the_budget(budget):
     chosen = KMeansFull(max_clusters=50, random_state=0).select(X, budget)
-    assert chosen.shape == (budget,) and chosen.dtype == np.int64
+    assert chosen.shape == (budget,)
+    assert chosen.dtype == np.int64
     assert len(set(chosen)) == budget
-    assert chosen.min() >= 0 and chosen.max() < len(X)
+    assert chosen.min() >= 0
+    assert chosen.max() < len(X)
 
 
 def test_select_asks_for_the_instances_nearest_the_centres():
@@ -348,7 +354,8 @@ def test_select_asks_for_the_instances_nearest_the_centres():
     context = Recording()
     chosen = method.select(X, 75, context)
     [(request, seed)] = context.asked
-    assert request == method.stages(75)[0] and seed == 0
+    assert request == method.stages(75)[0]
+    assert seed == 0
     found = Context().stage(request.function, X, random_state=0, **request.params)
     for cluster in range(50):
         members = np.flatnonzero(found["labels"] == cluster)
@@ -359,7 +366,8 @@ def test_select_follows_the_seed():
     one, again, other = (
         KMeansFull(max_clusters=50, random_state=seed).select(X, 75) for seed in (0, 0, 1)
     )
-    assert np.array_equal(one, again) and not np.array_equal(one, other)
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
 
 
 @each_method

@@ -121,7 +121,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(entries: Entries) -> None:
         "no method is called 'tiny-propagatoin'; `bench list` shows all; "
         "did you mean 'tiny-propagation'?"
     )
-    with pytest.raises(RegistryError, match="`bench list` shows all$"):
+    with pytest.raises(RegistryError, match=r"`bench list` shows all$"):
         registry.get("qqqqqqqqqqqqqqqqqq")
 
 

@@ -110,7 +110,8 @@ def test_the_page_stands_alone(results: Path) -> None:
         assert not [name for name in attributes if name.startswith("on")], tag
     for name in ("src", "href"):
         given = [attributes[name] or "" for _, attributes in page.tags if name in attributes]
-        assert given and all(one.startswith(("data:image/png;base64,", "#")) for one in given)
+        assert given
+        assert all(one.startswith(("data:image/png;base64,", "#")) for one in given)
     assert not re.findall(r"https?:|//[a-z]|url\(|@import", re.sub('"data:[^"]*"', "", page.source))
     anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     assert {f"#{one}" for one in anchors} == {one["href"] for one in page.all("a")}
@@ -263,7 +264,8 @@ def test_the_clusters_of_a_trial_with_views(digits: Path) -> None:
         assert other not in page.text.replace("Chart of", "")
     board = "digits-transductive-stratified-smoke"
     pictures = [one["data-file"] for one in page.all("figure")]
-    assert f"clusters-{board}-scan.png" in pictures and "augmentations-digits.png" in pictures
+    assert f"clusters-{board}-scan.png" in pictures
+    assert "augmentations-digits.png" in pictures
     assert "Weak: area 0.8, flip 0.5. Strong: area 0.3" in page.text
 
 
@@ -321,7 +323,7 @@ def test_figures_that_are_gone_are_removed_and_nothing_else(results: Path) -> No
 
 def test_a_page_of_somebody_else_is_left_alone(results: Path, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<title>my page</title>")
-    with pytest.raises(BenchError, match="index.html is a page of another kind; give another"):
+    with pytest.raises(BenchError, match=r"index.html is a page of another kind; give another"):
         write_report(results, tmp_path)
     assert (tmp_path / "index.html").read_text() == "<title>my page</title>"
 
@@ -330,10 +332,10 @@ def test_what_cannot_be_reported_is_one_sentence(results: Path, tmp_path: Path) 
     with pytest.raises(BenchError, match="there is no results folder nowhere; `bench run` makes"):
         write_report("nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BenchError, match="there are no records in .*; `bench run --all` makes"):
+    with pytest.raises(BenchError, match=r"there are no records in .*; `bench run --all` makes"):
         write_report(tmp_path / "empty")
     (tmp_path / "file").touch()
-    with pytest.raises(BenchError, match="cannot write the report to .*file: File exists"):
+    with pytest.raises(BenchError, match=r"cannot write the report to .*file: File exists"):
         write_report(results, tmp_path / "file")
     with pytest.raises(BenchError, match=r"no file absent.npz"):
         write_report(results, tmp_path / "out", ["absent.npz"])

@@ -41,7 +41,7 @@ def test_a_second_run_does_nothing_and_two_jobs_give_the_same(tmp_path: Path) ->
     with Place(tmp_path / "one") as one, Place(tmp_path / "two") as two:
         with two.start(f"{GRID} --jobs 2", "simple") as beside:
             first = one.run(GRID, "simple")
-            out, err = beside.communicate(timeout=DEADLINE_SECONDS)
+            _out, err = beside.communicate(timeout=DEADLINE_SECONDS)
         assert (first.status, first.err) == (0, "")
         assert (beside.returncode, err) == (0, "")
         check_grid(one, first.out)
@@ -110,7 +110,8 @@ def check_logs_shown(blind: str, blind_too: str, taught: str) -> None:
     for out in (blind, blind_too):
         assert "log of blind with seed 0, one fit for all levels (" in out
         assert out.count("blind has fitted, OMP_NUM_THREADS=") == 1
-    assert "\nlog (" in taught and "near was shown 90 labels" in taught
+    assert "\nlog (" in taught
+    assert "near was shown 90 labels" in taught
 
 
 def test_rerun_all_and_stale(tmp_path: Path) -> None:
@@ -127,7 +128,8 @@ def test_rerun_all_and_stale(tmp_path: Path) -> None:
         assert {name for name in first if first[name] != second[name]} == {"blind/5%/0"}
         code = plugin.read_text().replace("self.shrink * 0.1", "self.shrink * 1.9")
         raised = code.replace("class Near(Method):", "class Near(Method):\n    version = 2")
-        assert "1.9" in code and raised != code
+        assert "1.9" in code
+        assert raised != code
         plugin.write_text(code)  # no version says so: nothing is stale
         unsaid = place.run(words, plugin)
         assert "0 trials to run, 2 done before" in unsaid.out
@@ -299,8 +301,10 @@ def test_a_record_written_before_the_kill_is_kept(
     summary = ran.run()
     assert rig.statuses() == {"5%": "ok", "10%": status}
     kept, failed = (rig.store.read(make_trial(level=level)) for level in ("5%", "10%"))
-    assert kept is not None and kept["headline"] == 0.75
-    assert failed is not None and failed["error"]["message"] == MESSAGE
+    assert kept is not None
+    assert kept["headline"] == 0.75
+    assert failed is not None
+    assert failed["error"]["message"] == MESSAGE
     assert summary.counts == {"ok": 1, status: 1}
     assert summary.exit_status == 1
 
@@ -375,7 +379,8 @@ def test_a_job_that_has_just_been_handed_over_is_killed_too(
 
     summary = rig.runner([rig.task(make_trial(level=x)) for x in ("5%", "10%")], execute).run()
     assert ended == ["killed"]
-    assert summary.stopped and summary.counts == {}
+    assert summary.stopped
+    assert summary.counts == {}
     assert rig.statuses() == {}
     assert signal.getsignal(number) is signal.default_int_handler
 
@@ -393,7 +398,8 @@ def test_ctrl_c_that_was_ignored_from_the_start_still_is(
         return Outcome("crashed")
 
     summary = rig.runner([rig.task(make_trial())], execute).run()
-    assert not summary.stopped and summary.counts == {"crashed": 1}
+    assert not summary.stopped
+    assert summary.counts == {"crashed": 1}
 
 
 def test_an_error_of_the_runner_leaves_no_job_running(
@@ -451,7 +457,8 @@ def test_a_worker_that_is_cut_short_while_it_speaks(
     monkeypatch.setattr(execution, "_spawn", spawn)
     job = Job((make_trial(),), "digits", str(tmp_path), str(tmp_path))
     outcome = execution.execute(job, str(tmp_path / "log"), None)
-    assert outcome.status == "crashed" and "SIGKILL" in outcome.message
+    assert outcome.status == "crashed"
+    assert "SIGKILL" in outcome.message
     assert outcome.written == ("here",)
 
 

@@ -67,11 +67,13 @@ def fits() -> Fits:
 def test_a_fit_on_digits(name: str, fits: Fits) -> None:
     X, _ = digits()
     method, suite = fits[name]
-    assert method.labels_.shape == (200,) and method.labels_.dtype == np.int64
+    assert method.labels_.shape == (200,)
+    assert method.labels_.dtype == np.int64
     assert set(np.unique(method.labels_)) <= set(range(10))
     assert np.array_equal(method.predict(X), method.labels_)
     probabilities = method.predict_proba(X)
-    assert probabilities.shape == (200, 10) and probabilities.dtype == np.float32
+    assert probabilities.shape == (200, 10)
+    assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, method.probabilities_, atol=1e-6)
     np.testing.assert_allclose(method.predict_proba(X[150:]), probabilities[150:], atol=1e-4)
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
@@ -121,7 +123,8 @@ def test_what_is_announced_is_shared_whatever_follows() -> None:
     announced.append(smoke("scan-finetune", finetune_lr=0.5, selflabel_lr=0.5).stages(0))
     assert all(requests == announced[0] for requests in announced)
     [request] = announced[0]
-    assert request.name == "simclr" and request.params == {
+    assert request.name == "simclr"
+    assert request.params == {
         "epochs": 3,
         "batch_size": 64,
         "lr": 0.1,
@@ -157,7 +160,8 @@ def test_patterns_that_nobody_confuses_become_clusters(name: str) -> None:
         names = [np.bincount(truth[named == j], minlength=3).argmax() for j in range(3)]
         named = np.array(names)[named]
     assert (named == truth).mean() > 0.95
-    assert not method.collapsed_ and method.effective_clusters_ > 2.5
+    assert not method.collapsed_
+    assert method.effective_clusters_ > 2.5
     new, _ = patterns(30)
     assert (method.predict(new) == method.labels_[:30]).mean() > 0.9
 
@@ -257,8 +261,10 @@ def test_a_collapse_is_in_the_history_that_the_record_keeps(
         context.clear()  # as at the end of a fit
         rows = json.loads(json.dumps(context.history))
         entropies = [row["assignment_entropy"] for row in rows if row.get("phase") == "head"]
-        assert entropies[0] > 1 and (entropies[-1] < 0.5) == low
-        assert rows[-1]["phase"] == "result" and rows[-1]["collapsed"] is method.collapsed_ is low
+        assert entropies[0] > 1
+        assert (entropies[-1] < 0.5) == low
+        assert rows[-1]["phase"] == "result"
+        assert rows[-1]["collapsed"] is method.collapsed_ is low
         assert rows[-1]["clusters_in_use"] == len(np.unique(method.labels_))
         assert rows[-1]["effective_clusters"] == method.effective_clusters_
         assert (rows[-1]["clusters_in_use"] < 5) == (method.effective_clusters_ < 2) == low
@@ -275,7 +281,8 @@ def test_self_labelling_stops_where_nothing_is_confident(
     with pytest.warns(UserWarning, match=said):
         method = smoke("scan-selflabel", selflabel_threshold=0.9999999).fit(X, context=suite)
     assert np.array_equal(method.labels_, fits["scan-finetune"][0].labels_)
-    assert suite.history[-1]["phase"] == "selflabel" and said in suite.history[-1]["note"]
+    assert suite.history[-1]["phase"] == "selflabel"
+    assert said in suite.history[-1]["note"]
 
 
 def test_self_labelling_stops_once_nothing_is_confident(
@@ -293,14 +300,16 @@ def test_self_labelling_stops_once_nothing_is_confident(
         method = smoke("scan-selflabel", selflabel_epochs=3).fit(digits()[0], context=suite)
     own = [row for row in suite.history if row.get("phase") == "selflabel" and "epoch" in row]
     losses = [row["loss"] for row in own]
-    assert len(losses) == 2 and losses[0] is not None and losses[1] is None
+    assert len(losses) == 2
+    assert losses[0] is not None
+    assert losses[1] is None
     assert "self-labelling stopped after 1 of 3 epochs" in suite.history[-1]["note"]
     assert np.array_equal(method.probabilities_, fits["scan-selflabel"][0].probabilities_)
 
 
 @pytest.mark.filterwarnings("error:self-labelling stopped")
 def test_self_labelling_makes_assignments_surer() -> None:
-    X, truth = patterns(150)
+    X, _truth = patterns(150)
     params = {"selflabel_threshold": 0.6, "selflabel_epochs": 8, "selflabel_batch_size": 50}
     unsure = {"epochs": 4, "lr": 2e-3, "finetune_epochs": 0}
     suite = Recording()
@@ -310,22 +319,26 @@ def test_self_labelling_makes_assignments_surer() -> None:
     assert 0.6 < before.probabilities_.max(1).mean() < 0.95
     assert after.probabilities_.max(1).mean() > before.probabilities_.max(1).mean()
     own = [row for row in after.history_ if row["phase"] == "selflabel"]
-    assert len(own) == 8 and all(row["loss"] is not None for row in own)
+    assert len(own) == 8
+    assert all(row["loss"] is not None for row in own)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_more_clusters_than_classes(name: str) -> None:
     X, truth = patterns(150)
     method = easy(name, n_clusters=20).fit(X, hide(truth, 30))
-    assert method.predict_proba(X).shape == (150, 20) and method.confident_.shape == (20, 9)
+    assert method.predict_proba(X).shape == (150, 20)
+    assert method.confident_.shape == (20, 9)
     clusters = method.cluster_labels_ if isinstance(method, SSSCAN) else method.labels_
-    assert len(np.unique(clusters)) > 3 and np.array_equal(method.predict(X), method.labels_)
+    assert len(np.unique(clusters)) > 3
+    assert np.array_equal(method.predict(X), method.labels_)
     votes = np.zeros((20, 3))
     np.add.at(votes, (clusters, truth), 1)
     assert votes.max(1).sum() / len(X) > 0.95  # purity
     if isinstance(method, SSSCAN):
         assert np.array_equal(method.labels_, method.cluster_classes_[clusters])
-        assert set(method.cluster_classes_) == {0, 1, 2} and (method.labels_ == truth).mean() > 0.95
+        assert set(method.cluster_classes_) == {0, 1, 2}
+        assert (method.labels_ == truth).mean() > 0.95
 
 
 def test_labels_decide_which_cluster_is_which_class() -> None:
@@ -344,7 +357,8 @@ def test_without_a_seed_simclr_is_trained_once() -> None:
     a = smoke("scan-selflabel", random_state=None).fit(X, context=first)
     b = smoke("scan-selflabel", random_state=None).fit(X, context=second)
     assert first.computed.count("simclr") == 1
-    assert a.random_state is None and not np.array_equal(a.transform(X), b.transform(X))
+    assert a.random_state is None
+    assert not np.array_equal(a.transform(X), b.transform(X))
 
 
 @pytest.mark.parametrize(
@@ -398,8 +412,12 @@ def test_new_images_have_to_have_the_fitted_shape(fits: Fits) -> None:
 
 def test_the_constructors_defaults_are_the_papers() -> None:
     params = SCAN().get_params()
-    assert params["pretrain_epochs"] == 500 and params["epochs"] == 100
-    assert params["n_neighbors"] == 20 and params["entropy_weight"] == 5
-    assert params["feature_dim"] == 512 and params["projection_dim"] == 128
-    assert params["temperature"] == 0.1 and params["selflabel_threshold"] == 0.99
+    assert params["pretrain_epochs"] == 500
+    assert params["epochs"] == 100
+    assert params["n_neighbors"] == 20
+    assert params["entropy_weight"] == 5
+    assert params["feature_dim"] == 512
+    assert params["projection_dim"] == 128
+    assert params["temperature"] == 0.1
+    assert params["selflabel_threshold"] == 0.99
     assert SSSCAN().get_params() == params | {"label_weight": 1.0}

@@ -69,7 +69,8 @@ def test_the_last_tenth_teaches_nothing():
 def test_a_dead_network_names_one_class_and_the_history_says_so():
     context = Recording()
     head = NN(10, epochs=3, lr=10.0).fit(X, Y, context)  # so large a step silences the one channel
-    assert head.active_ == 0 and context.history[-1]["active"] == 0
+    assert head.active_ == 0
+    assert context.history[-1]["active"] == 0
     assert len(np.unique(head.predict_proba(X).argmax(1))) == 1
 
 

@@ -88,17 +88,42 @@ def test_a_level_has_one_text_form(text, canonical):
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "%", "abc", "0.05", ".05", ".5%", "5%%", "5 5%", "5\n%", "-1", "-5%", "+5%"]
-    + ["5.5", "500.0", "1,000", "7_000", "1e2", "1e2%", "nan", "inf%", "5‰", "٥%", "5percent"]
-    + ["1" * 5_000, "1" * 5_000 + "%"],
+    [
+        "",
+        " ",
+        "%",
+        "abc",
+        "0.05",
+        ".05",
+        ".5%",
+        "5%%",
+        "5 5%",
+        "5\n%",
+        "-1",
+        "-5%",
+        "+5%",
+        "5.5",
+        "500.0",
+        "1,000",
+        "7_000",
+        "1e2",
+        "1e2%",
+        "nan",
+        "inf%",
+        "5‰",
+        "٥%",
+        "5percent",
+        "1" * 5000,
+        "1" * 5000 + "%",
+    ],
 )
 def test_other_texts_are_refused(text):
-    with pytest.raises(BenchError, match="neither a share nor a count: write .*`5%`.*`500`"):
+    with pytest.raises(BenchError, match=r"neither a share nor a count: write .*`5%`.*`500`"):
         Level.parse(text)
 
 
 def test_more_than_all_is_refused():
-    with pytest.raises(BenchError, match="'105%' is more than all instances.*`5%`.*`500`"):
+    with pytest.raises(BenchError, match=r"'105%' is more than all instances.*`5%`.*`500`"):
         Level.parse("105%")
 
 
@@ -408,7 +433,7 @@ def test_reveal_refuses_indices_that_wrap_around_or_repeat():
 
 def test_classes_without_a_label_are_named():
     revealed = [-1, 0, -1, 2, -1]
-    with pytest.raises(BenchError, match="for 2 of 4 classes: 1, 3. .*selection stratified or"):
+    with pytest.raises(BenchError, match=r"for 2 of 4 classes: 1, 3. .*selection stratified or"):
         splits.require_every_class(revealed, 4)
     with pytest.raises(BenchError, match=r"1 of 3 classes: 1 \(Trouser\)\."):
         splits.require_every_class(revealed, 3, class_names=["T-shirt/top", "Trouser", "Pullover"])

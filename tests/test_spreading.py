@@ -162,7 +162,9 @@ def test_rows_of_0_are_filled_from_the_nearest_instance_that_has_another():
 def test_registered_name_and_tags():
     entry = get("label-spreading")
     assert entry.cls is LabelSpreading
-    assert entry.tags.uses_labels and entry.tags.in_all and entry.tags.inductive
+    assert entry.tags.uses_labels
+    assert entry.tags.in_all
+    assert entry.tags.inductive
     assert not entry.tags.needs_labels
 
 
@@ -179,8 +181,10 @@ def test_it_learns():
     method = LabelSpreading(**params).fit(X[:300], reveal(100)[:300])
     assert (method.labels_[100:] == TRUTH[100:300]).mean() > 0.65
     assert (method.predict(X[300:]) == TRUTH[300:]).mean() > 0.5
-    assert method.labels_.shape == (300,) and method.labels_.dtype == np.int64
-    assert method.probabilities_.shape == (300, 10) and method.probabilities_.dtype == np.float32
+    assert method.labels_.shape == (300,)
+    assert method.labels_.dtype == np.int64
+    assert method.probabilities_.shape == (300, 10)
+    assert method.probabilities_.dtype == np.float32
     np.testing.assert_allclose(method.probabilities_.sum(1), 1, rtol=1e-6)
 
 
@@ -307,7 +311,8 @@ def test_new_images_take_the_mean_of_their_neighbours(monkeypatch):
     expected = method.probabilities_[members].mean(1)
     found = method.predict_proba(new)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found.shape == (100, 10) and found.dtype == np.float32
+    assert found.shape == (100, 10)
+    assert found.dtype == np.float32
     assert np.array_equal(method.predict(new), found.argmax(1))
     monkeypatch.setattr(spreading, "BLOCK", 30)
     np.testing.assert_array_equal(method.predict_proba(new), found)

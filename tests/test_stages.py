@@ -124,7 +124,8 @@ def folders(folder: Path) -> list[str]:
 def wait_for(file: Path, process: BaseProcess) -> None:
     end = time.monotonic() + DEADLINE_SECONDS
     while not file.exists():
-        assert process.is_alive() and time.monotonic() < end, f"{file} did not appear"
+        assert process.is_alive(), f"{file} did not appear"
+        assert time.monotonic() < end, f"{file} did not appear"
         time.sleep(0.01)
 
 
@@ -198,7 +199,7 @@ def test_the_arrays_are_memory_mapped_and_cannot_be_changed(cache: Path, arrays_
 def test_who_is_killed_leaves_no_stage(
     cache: Path, target: Callable[[Path], None], sign: str
 ) -> None:
-    """kill -9 while a stage computes, and while its files are written."""
+    """Kill -9 while a stage computes, and while its files are written."""
     cache.mkdir()
     process = spawn.Process(target=target, args=(cache,))
     process.start()
@@ -272,7 +273,7 @@ def test_a_disk_that_fails_leaves_nothing(
         real(descriptor)
 
     monkeypatch.setattr(stages.os, "fsync", full)
-    with pytest.raises(StageError, match="stage counted failed: .*No space left on device"):
+    with pytest.raises(StageError, match=r"stage counted failed: .*No space left on device"):
         StageStore(cache).get(KEY, lambda: ({"a": X}, {"seconds": 0.0}))
     assert [path.name for path in cache.rglob("*") if path.suffix != ".lock"] == ["counted"]
 

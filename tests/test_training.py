@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +84,8 @@ def test_progress_of_epochs_counts_steps() -> None:
 def test_a_mean_is_over_images_and_over_what_came_since_the_last_one() -> None:
     """Batches of 4, 4 and 2 images with the losses 1, 2 and 4."""
     loop, _ = loop_of(lambda weight, rows, step: weight.sum() * 0 + 2.0**step, Context())
-    assert loop.mean() is None and loop.means() == []
+    assert loop.mean() is None
+    assert loop.means() == []
     for rows in loop.steps(3):
         loop.descend(rows)
     assert loop.mean() == pytest.approx((4 * 1 + 4 * 2 + 2 * 4) / 10)
@@ -273,9 +276,12 @@ def test_whole_batches_leave_the_rest_of_a_pass_out_unless_there_is_only_one() -
     assert [len(batches[i]) for i in range(4)] == [4] * 4
     passes = [torch.cat([batches[2 * k + i] for i in range(2)]).tolist() for k in range(20)]
     assert all(len(set(order)) == 8 for order in passes)
-    assert set(sum(passes, [])) == set(range(10))  # what is left over waits for another pass
+    assert set(functools.reduce(operator.iadd, passes, [])) == set(
+        range(10)
+    )  # what is left over waits for another pass
     few = Batches(3, 4, 0, "cpu", whole=True)
-    assert len(few) == 1 and sorted(few[0].tolist()) == sorted(few[7].tolist()) == [0, 1, 2]
+    assert len(few) == 1
+    assert sorted(few[0].tolist()) == sorted(few[7].tolist()) == [0, 1, 2]
 
 
 def test_whole_batches_use_every_image_once_where_they_divide_them() -> None:

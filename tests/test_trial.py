@@ -201,7 +201,7 @@ def test_levels_are_written_one_way_and_taken_once() -> None:
 
 
 def test_the_grid_refuses_what_is_no_level() -> None:
-    with pytest.raises(BenchError, match="'0.05' is neither a share nor a count"):
+    with pytest.raises(BenchError, match=r"'0.05' is neither a share nor a count"):
         grid(levels=("0.05",)).trials()
 
 
@@ -313,7 +313,8 @@ def test_with_labels_a_fit_is_the_trials_own(entries: dict[str, Entry]) -> None:
 def test_without_labels_it_is_that_of_the_other_method(entries: dict[str, Entry]) -> None:
     """With the parameters that the other one has in this schedule."""
     trial, fitted = followed(entries, "0%", {})
-    assert fitted.method == "tiny" and fitted.variant == {}
+    assert fitted.method == "tiny"
+    assert fitted.variant == {}
     assert fitted.params == {"n_clusters": 3, "epochs": 3, "lam": 0.1}
     same = {field.name for field in fields(Trial)} - {"method", "params", "variant"}
     assert all(getattr(fitted, name) == getattr(trial, name) for name in same)

@@ -59,7 +59,8 @@ def test_the_csv_has_numbers_as_numbers(records: Records) -> None:
     findings.write_csv(findings.verify(published.figures(), records.results), path)
     table = pd.read_csv(path)
     assert list(table.columns) == findings.COLUMNS
-    assert len(table) == 52 and table["other_reading"].sum() == 1
+    assert len(table) == 52
+    assert table["other_reading"].sum() == 1
     numbers = ["published", "measured_mean", "measured_std", "measured_low", "measured_high"]
     numbers += ["n_seeds", "difference", "tolerance", "n_failed", "n_died", "failure_rate"]
     assert all(pd.api.types.is_numeric_dtype(table[name]) for name in numbers)
@@ -68,7 +69,8 @@ def test_the_csv_has_numbers_as_numbers(records: Records) -> None:
     assert (lr["measured_mean"], lr["n_seeds"], lr["verdict"]) == (0.785, 2, "reproduced")
     assert lr["measured_low"] < 0.785 < lr["measured_high"]
     assert (lr["method"], lr["level"], lr["subset"]) == ("supervised-lr", "500", "test")
-    assert pd.isna(nn["measured_std"]) and (nn["n_died"], nn["failure_rate"]) == (1, 1)
+    assert pd.isna(nn["measured_std"])
+    assert (nn["n_died"], nn["failure_rate"]) == (1, 1)
     assert by_number.loc[42, "parameters"] == "percentile=20"
     assert never[["measured_mean", "difference", "tolerance", "failure_rate"]].isna().all()
     assert (never["verdict"], never["note"]) == ("not run", NO_RECORD)
@@ -96,7 +98,8 @@ def test_the_table_shows_published_against_measured(records: Records) -> None:
     ]
     assert f"{README} · inductive" in text
     assert "#25: 1 of 1 seeds died (below 0.15)" in text
-    assert "48b" in text and f"#51: {NEEDS_DATA}" in text
+    assert "48b" in text
+    assert f"#51: {NEEDS_DATA}" in text
     assert "51 figures: 1 reproduced, 0 above, 1 below, 49 not run" in text
 
 
@@ -287,5 +290,5 @@ def test_a_figure_is_run_and_then_verified(
     assert [wish.changes for wish in wanted] == [{"nearest-nn": {"percentile": 25}}]
     assert missing.run_missing(wanted, Console(quiet=True), results=results, jobs=2)
     (found,) = findings.verify([one], results, data)
-    assert len(found.values) == 2 and found.verdict == "reproduced", found
+    assert (len(found.values), found.verdict) == (2, "reproduced"), found
     assert missing.wishes([one], results, seeds=2, plugins=plugins, data=data) == []

@@ -90,7 +90,8 @@ def test_a_view_against_a_plain_loop(k: int, n_classes: int, n: int, seed: int) 
         members = [i for i in range(n) if labels[i] == one.cluster]
         surest = sorted(members, key=lambda i: (-soft[i, one.cluster], i))[:9]
         counts = [sum(y[i] == c for i in members) for c in range(n_classes)]
-        assert list(one.images) == surest and one.size == len(members)
+        assert list(one.images) == surest
+        assert one.size == len(members)
         assert list(one.probabilities) == [round(soft[i, one.cluster], 4) for i in surest]
         if members:
             assert one.label == counts.index(max(counts))
@@ -226,7 +227,8 @@ def work(
         Worker(job, lambda event: None).run()
         store = Store(tmp_path)
         record = store.read(trial)
-        assert record and record["status"] == ("failed" if "error" in says else "ok")
+        assert record
+        assert record["status"] == ("failed" if "error" in says else "ok")
         return views.read(store, trial)
 
     return run
@@ -236,7 +238,8 @@ def test_a_trial_of_seed_0_leaves_its_view(work: Callable[..., View | None]) -> 
     soft = np.random.default_rng(0).dirichlet(np.ones(10), 1797).astype(np.float32)
     labels = soft.argmax(1)
     view = work({"labels_": labels, "probabilities_": soft})
-    assert view is not None and view.classes == tuple("0123456789")
+    assert view is not None
+    assert view.classes == tuple("0123456789")
     y = datasets.load("digits").y
     one = view.clusters[3]
     members = np.flatnonzero(labels == 3)
@@ -268,9 +271,11 @@ def test_indices_are_those_of_the_dataset(work: Callable[..., View | None], prot
     part = splits.partition(protocol, len(data.y), data.n_train)
     soft = np.eye(10, dtype=np.float32)[data.y[: part.n_fit]]  # the classes themselves
     view = work({"labels_": soft.argmax(1), "probabilities_": soft}, protocol=protocol)
-    assert view is not None and sum(one.size for one in view.clusters) == part.n_fit
+    assert view is not None
+    assert sum(one.size for one in view.clusters) == part.n_fit
     for one in view.clusters:
-        assert one.accuracy == 1.0 and one.label == one.cluster
+        assert one.accuracy == 1.0
+        assert one.label == one.cluster
         assert (data.y[list(one.images)] == one.cluster).all()
 
 
@@ -324,7 +329,8 @@ def test_images_at_hand_are_those_of_the_trial(
     data = datasets.load("digits")
     images = Images([make_record(dataset="digits", dataset_digest=data.digest)])
     found = images.of(make_trial(dataset="digits", dataset_digest=data.digest))
-    assert not isinstance(found, str) and found.digest == data.digest
+    assert not isinstance(found, str)
+    assert found.digest == data.digest
     other = images.of(make_trial(dataset="digits", dataset_digest="0123"))
     assert other == "The digits at hand has other images than this trial was run on."
     assert images.class_names("digits", 10) == list("0123456789")
@@ -354,6 +360,7 @@ def test_a_file_of_the_user_is_given(tmp_path: Path, make_record: MakeRecord) ->
     assert "--dataset FILE.npz shows them" in str(Images(records).find(name))
     assert Images(records).class_names(name, 2) == ["0", "1"]
     found = Images(records, [path])
-    assert not isinstance(found.find(name), str) and found.class_names(name, 2) == ["a", "b"]
+    assert not isinstance(found.find(name), str)
+    assert found.class_names(name, 2) == ["a", "b"]
     with pytest.raises(BenchError, match="there are no records of it; expected a file of one of"):
         Images([make_record()], [path])

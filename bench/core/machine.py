@@ -98,6 +98,7 @@ def versions() -> dict[str, str]:
 
 
 def bench_version() -> str:
+    """The version of this distribution."""
     return importlib.metadata.version("fewlabels-bench")
 
 

@@ -94,10 +94,12 @@ class Trial:
         return f"{name} · {self.level} · seed {self.seed}"
 
     def to_json(self) -> dict[str, Any]:
+        """All fields, as a record holds them."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
+        """The trial that `to_json` gave."""
         return cls(**values)
 
 

@@ -18,9 +18,9 @@ from bench.core.errors import BenchError
 from bench.core.files import write_text
 from bench.core.trial import Trial
 from bench.records.published import Data, Figure, Setting, known_data, records_of, trial_of
-from bench.records.scoring import FAILURES
+from bench.records.scoring import FAILURES, Record
 from bench.records.statistics import t_interval
-from bench.records.store import Record, Store, is_stale
+from bench.records.store import Store, is_stale
 from methods.registry import RegistryError
 
 NEEDS_DATA = "needs data: bench run --dataset FILE.npz"
@@ -66,6 +66,7 @@ class Finding:
 
     @property
     def mean(self) -> float | None:
+        """The mean of those counted; None without any."""
         return statistics.fmean(self.counted) if self.values else None
 
     @property
@@ -99,6 +100,7 @@ class Finding:
 
     @property
     def n_runs(self) -> int:
+        """How many seeds ran, whether or not they ended well."""
         return len(self.values) + self.n_failed
 
     @property

@@ -22,7 +22,8 @@ from bench.core.errors import BenchError
 from bench.core.splits import Level
 from bench.core.trial import PRECISIONS, Grid, Trial
 from bench.data.fashion_mnist import FASHION_MNIST
-from bench.records.store import Record, Store, read_record
+from bench.records.scoring import Record
+from bench.records.store import Store, read_record
 from methods import registry
 
 PROTOCOLS = {

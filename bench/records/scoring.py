@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Required, TypedDict, cast
 
 import numpy as np
 
@@ -16,6 +16,54 @@ from bench.core.errors import BenchError
 from bench.core.trial import Trial, fitted_as
 
 SCHEMA = 1
+
+
+class Versions(TypedDict):
+    """The declared versions of the method that fitted and of the stages that it used, by name."""
+
+    method: int
+    stages: dict[str, int]
+
+
+class Cost(TypedDict):
+    """Seconds and memory of a fit; `stages` names the shared ones apart, each with its own."""
+
+    fit_seconds: float
+    stage_seconds: float
+    predict_seconds: float
+    stages: list[dict[str, Any]]
+    peak_memory_mib: float
+
+
+class Record(TypedDict, total=False):
+    """What is kept of a finished trial; which parts there are depends on the status.
+
+    `trial` is `Trial.to_json`, `identity` its digest. Of a trial that ended ``ok``: the subsets
+    with their metrics and contingency tables, the headline, the cost, the history of its fit. Of
+    another one: the error's message and traceback.
+    """
+
+    schema: Required[int]
+    trial: Required[dict[str, Any]]
+    identity: Required[str]
+    status: Required[str]
+    n_labels: int
+    headline: float | None
+    headline_is: str
+    subsets: dict[str, dict[str, Any]]
+    cluster_names: list[int] | None
+    cluster_sizes: list[int]
+    same_as: str | None
+    fitted_as: dict[str, Any] | None
+    fit: str
+    cost: Cost
+    environment: dict[str, Any]
+    history: list[dict[str, Any]]
+    versions: Versions
+    digests: dict[str, Any]
+    error: dict[str, Any]
+
+
 STATUSES = ("ok", "failed", "timeout", "out-of-memory", "crashed", "n/a")
 FAILURES = ("failed", "timeout", "out-of-memory", "crashed")
 
@@ -173,22 +221,22 @@ def whose_fit(trial: Trial) -> dict[str, Any]:
     return {"same_as": fitted.method if plain else None, "fitted_as": other}
 
 
-def make(trial: Trial, status: str, **parts: Any) -> dict[str, Any]:
+def make(trial: Trial, status: str, **parts: Any) -> Record:
     """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...)."""
     if status not in STATUSES:
         raise ValueError(f"status is {status!r}; expected one of {', '.join(STATUSES)}")
-    return {
+    head = {
         "schema": SCHEMA,
         "trial": trial.to_json(),
         "identity": trial.identity,
         "status": status,
-        **parts,
     }
+    return cast(Record, head | parts)
 
 
 def failure(
     trial: Trial, status: str, message: str, environment: Mapping[str, Any], **parts: Any
-) -> dict[str, Any]:
+) -> Record:
     """A record of a trial that did not end ``ok``: the message, and a traceback if there is one."""
     error = {"message": message, "traceback": parts.pop("traceback", None)}
     return make(trial, status, error=error, environment=dict(environment), **parts)

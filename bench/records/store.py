@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bench.core.errors import BenchError
 from bench.core.files import write_text
 from bench.core.trial import Trial
+from bench.records.scoring import Record, Versions
 from methods import registry
 from methods.method import stage_version
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Record = dict[str, Any]
 VIEWS = ".views.json"
 
 
@@ -33,6 +33,7 @@ class Store:
         self.root = self.results / "trials"
 
     def path(self, trial: Trial) -> Path:
+        """Where the record of a trial lies."""
         return self.root / trial.path
 
     def read(self, trial: Trial) -> Record | None:
@@ -96,7 +97,7 @@ def is_stale(record: Record) -> bool:
     ------
     RegistryError : the method is not registered here.
     """
-    made = record.get("versions") or {"method": 0, "stages": {}}
+    made: Versions = record.get("versions") or {"method": 0, "stages": {}}
     fitted = record.get("fitted_as") or record["trial"]  # where another method has fitted
     of_method = registry.get(fitted["method"]).cls.version
     return made["method"] < of_method or any(
@@ -107,7 +108,7 @@ def is_stale(record: Record) -> bool:
 def dump_record(record: Record) -> str:
     """JSON with one line per entry and per row of the history: readable, and small in a diff."""
     lines = []
-    for key, value in record.items():
+    for key, value in cast(dict[str, Any], record).items():
         if key in ("history", "subsets") and value:
             rows = value.items() if isinstance(value, dict) else ((None, row) for row in value)
             body = ",\n".join(
@@ -183,7 +184,7 @@ def flatten_record(record: Record) -> dict[str, Any]:
         "error": (record.get("error") or {}).get("message"),
         "device": (record.get("environment") or {}).get("device"),
     }
-    cost = record.get("cost") or {}
+    cost: dict[str, Any] = dict(record.get("cost") or {})
     row |= {name: cost.get(name) for name in ("fit_seconds", "stage_seconds", "peak_memory_mib")}
     for subset, values in (record.get("subsets") or {}).items():
         for metric in ("acc", "accuracy", "nmi", "ari", "purity"):

@@ -22,7 +22,8 @@ from bench.core.trial import Trial
 from bench.data import datasets
 from bench.data.datasets import Dataset
 from bench.data.fashion_mnist import FASHION_MNIST
-from bench.records.store import Record, Store
+from bench.records.scoring import Record
+from bench.records.store import Store
 from methods import registry
 from methods.registry import RegistryError
 
@@ -69,6 +70,7 @@ class View:
         return "" if cluster.label is None else self.classes[cluster.label]
 
     def to_json(self) -> dict[str, Any]:
+        """The view as the file beside a record holds it."""
         return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod

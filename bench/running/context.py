@@ -96,6 +96,7 @@ class SuiteContext(Context):
         self._last_progress = 0.0
 
     def progress(self, what: str, done: int, total: int) -> None:
+        """Emit an event, unless the last one was a moment ago."""
         now = time.monotonic()
         if now - self._last_progress < PROGRESS_SECONDS and done < total:
             return
@@ -104,6 +105,7 @@ class SuiteContext(Context):
         self.emit({"event": "progress", "in": stage, "what": what, "of": [int(done), int(total)]})
 
     def log(self, **values: float | int | str | None) -> None:
+        """Add one row to the history, with the name of the stage that is running."""
         row = {name: _plain(value) for name, value in values.items()}
         if self._within is None:
             self._rows.append((None, row))
@@ -116,6 +118,7 @@ class SuiteContext(Context):
         return [row for _, row in self._rows]
 
     def checkpoint(self, name: str) -> Checkpoint:
+        """The file that keeps the state of the loop `name`."""
         self._checkpoints.append(FileCheckpoint(self.checkpoints / f"{name}.pt"))
         return self._checkpoints[-1]
 
@@ -131,6 +134,7 @@ class SuiteContext(Context):
     def stage(
         self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
     ) -> Arrays:
+        """The stored stage, or a stage computed and stored; its cost and history are noted."""
         seed = derive_seed(random_state, function.__name__)
         key = StageKey.of(function, params, self._digests(X), seed, self.precision)
         start = time.perf_counter()

@@ -8,7 +8,8 @@ from importlib import resources
 from typing import Any
 
 from bench.core.trial import Trial, canonical_digest
-from bench.records.store import Record, Store
+from bench.records.scoring import Record
+from bench.records.store import Store
 from bench.running.job import Job
 
 OVERHEAD_SECONDS = 4.0  # a job's process: interpreter, imports, data (typical)
@@ -26,6 +27,7 @@ class Costs:
 
     @classmethod
     def load(cls, store: Store | None) -> Costs:
+        """The shipped costs, and over them those of the records at hand."""
         costs = cls()
         table = resources.files("bench.running").joinpath("costs.csv")
         if table.is_file():
@@ -51,10 +53,12 @@ class Costs:
                 self.seconds[key] = stage["seconds"]
 
     def job(self, job: Job) -> float | None:
+        """Seconds of a job with its process; None if one of its trials is unknown."""
         known = [self.seconds.get(_trial_key(trial)) for trial in job.trials]
         return None if None in known else max(x for x in known if x is not None) + OVERHEAD_SECONDS
 
     def stage(self, trial: Trial, name: str, params: Mapping[str, Any]) -> float | None:
+        """Seconds of a stage with its process; None if it is unknown."""
         seconds = self.seconds.get(_stage_key(trial, name, params))
         return None if seconds is None else seconds + OVERHEAD_SECONDS
 

@@ -28,10 +28,12 @@ class Job:
     stage: str = ""
 
     def dumps(self) -> str:
+        """One line of JSON, for `loads`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def loads(cls, text: str) -> Job:
+        """The job that `dumps` wrote."""
         values = json.loads(text)
         trials = tuple(Trial.from_json(trial) for trial in values.pop("trials"))
         return cls(trials=trials, **{**values, "plugins": tuple(values["plugins"])})

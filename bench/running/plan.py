@@ -29,6 +29,7 @@ class Task:
 
     @property
     def title(self) -> str:
+        """For a person: the stage, or the trials with all their levels."""
         if self.job.stage:
             return f"stage {self.job.stage.partition('/')[0]}"
         first, *others = self.job.trials
@@ -60,6 +61,7 @@ class Plan:
 
     @property
     def trials(self) -> list[Trial]:
+        """The trials that will run."""
         return [t for task in self.tasks if not task.job.stage for t in task.job.trials]
 
     @property

@@ -25,6 +25,7 @@ class TimeLeft(ProgressColumn):
     """The estimated time left of a task, from the pace of its current phase."""
 
     def render(self, task: Task) -> Text:
+        """The text of one bar."""
         left = task.fields.get("left")
         if left is None and task.total and task.completed and task.start_time is not None:
             spent = time.monotonic() - task.fields["since"]
@@ -37,6 +38,7 @@ class Count(ProgressColumn):
     """``3/10 epoch``; nothing while a task has not said how much it has to do."""
 
     def render(self, task: Task) -> Text:
+        """The text of one bar."""
         if task.total is None:
             return Text("")
         return Text(f"{task.completed:.0f}/{task.total:.0f} {task.fields['unit']}")
@@ -70,6 +72,7 @@ class Display:
         self._progress.stop()
 
     def start(self, job: int, title: str) -> None:
+        """Show a bar for a job."""
         now = time.monotonic()
         self._tasks[job] = self._progress.add_task(
             escape(title), total=None, unit="", since=now, left=None
@@ -95,6 +98,7 @@ class Display:
             )
 
     def finish(self, job: int) -> None:
+        """Take the bar of a job away."""
         self._progress.remove_task(self._tasks.pop(job))
 
     def line(self, text: str) -> None:

@@ -19,7 +19,8 @@ from bench.core.errors import BenchError
 from bench.core.trial import Trial, fitted_as
 from bench.records import scoring
 from bench.records.logs import log_path, shared_log_path
-from bench.records.store import Record, Store
+from bench.records.scoring import Record
+from bench.records.store import Store
 from bench.running.execution import Outcome, execute, kill_all
 from bench.running.forkserver import ForkServer
 from bench.running.plan import Plan, Task
@@ -69,6 +70,7 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
+        """0 if every trial that was asked for ended well, else 1."""
         bad = self.failed_before or any(self.counts.get(status) for status in scoring.FAILURES)
         return 1 if bad or self.stopped or self.broken_plugins else 0
 

@@ -68,6 +68,7 @@ class StageKey:
 
     @property
     def text(self) -> str:
+        """Name and digest, for a path."""
         return f"{self.name}/{self.digest}"
 
 
@@ -144,9 +145,11 @@ class ArrayStore:
             shutil.rmtree(draft, ignore_errors=True)
 
     def has(self, name: str) -> bool:
+        """Whether it is there, whole."""
         return (self.root / name).is_dir()
 
     def remove(self, name: str) -> None:
+        """Delete folder `name`, if it is there."""
         shutil.rmtree(self.root / name, ignore_errors=True)
 
 
@@ -157,6 +160,7 @@ class StageStore:
         self.store = ArrayStore(root)
 
     def has(self, key: StageKey) -> bool:
+        """Whether it is there, whole."""
         return self._found(key) is not None
 
     def get(self, key: StageKey, compute: Callable[[], tuple[Arrays, dict[str, Any]]]) -> Stage:
@@ -201,6 +205,7 @@ class DigestMemo:
         self._known: dict[int, tuple[np.ndarray, str]] = {}
 
     def __call__(self, X: np.ndarray) -> str:
+        """The digest of an array, computed once per object."""
         known = self._known.get(id(X))
         if known is None or known[0] is not X:
             known = (X, array_digest(X))  # holding X keeps its id from being used again

@@ -27,7 +27,8 @@ from bench.core.errors import BenchError
 from bench.core.trial import Trial, canonical_digest, fitted_as
 from bench.data import datasets
 from bench.records import scoring, views
-from bench.records.store import Record, Store
+from bench.records.scoring import Record
+from bench.records.store import Store
 from bench.records.views import View
 from bench.running import stages
 from bench.running.context import Emit, SuiteContext, request_key

@@ -25,8 +25,8 @@ from bench.records import findings, leaderboard, published, views
 from bench.records.findings import Finding
 from bench.records.leaderboard import BOARD_KEYS, Board
 from bench.records.published import Setting
-from bench.records.scoring import FAILURES
-from bench.records.store import Record, Store, flatten_record, is_stale
+from bench.records.scoring import FAILURES, Record
+from bench.records.store import Store, flatten_record, is_stale
 from bench.records.views import Images, View
 from bench.show import figures
 from bench.show.figures import Style

@@ -48,7 +48,7 @@ class ClusteringLayer(layers.Layer):
         )
 
     def call(self, z: tf.Tensor) -> tf.Tensor:
-        """q of a batch of embeddings."""
+        """Q of a batch of embeddings."""
         squares = keras.ops.square(keras.ops.expand_dims(z, 1) - self.centres)  # (n, K, d)
         similarity = 1 / (1 + keras.ops.sum(squares, axis=2))
         return similarity / keras.ops.sum(similarity, axis=1, keepdims=True)
@@ -166,13 +166,13 @@ class KerasDCEC:
         return {"step": step, "refresh": refresh, "cycle": time.perf_counter() - start}
 
     def _predict(self, batch_size: int, compiler: str) -> np.ndarray:
-        """q of all images, computed with the reconstructions, as the authors' code does."""
+        """Q of all images, computed with the reconstructions, as the authors' code does."""
         model = self._predictors[compiler]
         q: np.ndarray = model.predict(self.images, batch_size=batch_size, verbose=0)[0]
         return q
 
     def _assign(self, batch_size: int) -> np.ndarray:
-        """q of all images alone, by one `tf.function` of our own."""
+        """Q of all images alone, by one `tf.function` of our own."""
         starts = range(0, len(self.images), batch_size)
         blocks = (self.images[i : i + batch_size] for i in starts)
         return np.concatenate([self.compiled_assigner(block).numpy() for block in blocks])

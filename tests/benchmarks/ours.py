@@ -1,7 +1,8 @@
-"""This project's side of the timings, through what any user may call."""
+"""Our side of the timings, through what any user may call."""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
@@ -78,7 +79,7 @@ def unit_seconds(stamps: Mapping[int, float]) -> float:
     done = sorted(stamps)
     if len(done) < 2:
         raise ValueError(f"the loop reported its progress {len(done)} times; expected at least 2")
-    pairs = zip(done, done[1:], strict=False)
+    pairs = itertools.pairwise(done)
     return median((stamps[b] - stamps[a]) / (b - a) for a, b in pairs)
 
 

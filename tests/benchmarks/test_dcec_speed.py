@@ -87,8 +87,7 @@ def test_pretraining_step(
         autoencoder(X, random_state=0, context=context, epochs=4)
 
     ours = {
-        precision: partial(step_of, train, batches, precision)
-        for precision in precisions(ledger)
+        precision: partial(step_of, train, batches, precision) for precision in precisions(ledger)
     }
     peers = keras_steps(keras_dcec, "pretraining", n_steps)
     versus("pretraining step, batch 256", ours, peers, rounds=5)

@@ -146,7 +146,7 @@ def clustered_rows(n: int) -> np.ndarray:
 def test_restarts_on_an_embedding(
     versus: Callable[..., Any], scale: Any, images: Any, ledger: Ledger
 ) -> None:
-    """k = 10, the best of 20 runs: from the same first centres, and with those of each its own.
+    """K = 10, the best of 20 runs: from the same first centres, and with those of each its own.
 
     There is no aim: methods cluster an embedding with scikit-learn's, on one thread.
     """

@@ -26,8 +26,7 @@ def compare_precisions(
 ) -> None:
     """Note the seconds of a step in every precision; see `step_of`."""
     ours = {
-        precision: partial(step_of, train, every, precision)
-        for precision in precisions(ledger)
+        precision: partial(step_of, train, every, precision) for precision in precisions(ledger)
     }
     versus(work, ours, rounds=ROUNDS)
 

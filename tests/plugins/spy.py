@@ -104,7 +104,8 @@ class Spy(Method):
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
     ) -> Spy:
         """Write, then put every image into the cluster that its mean brightness says."""
-        assert y is not None and context is not None
+        assert y is not None
+        assert context is not None
         stage = context.stage(spy_stage, X, random_state=self.random_state)
         found = search({"self": self, "X": X, "y": y, "context": context}, len(X))
         np.savez(

@@ -55,6 +55,7 @@ class GraphedStep:
         self._captured: dict[int, tuple[torch.Tensor, Call]] = {}
 
     def __call__(self, rows: torch.Tensor) -> None:
+        """Run the step on the rows ``(b,)`` of a batch."""
         size = len(rows)
         self._calls[size] += 1
         if self._calls[size] <= WARM_UP:

@@ -14,6 +14,7 @@ class Turn(nn.Module):
     """Images ``(n, channels, height, width)`` turned by 180°."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(n, channels, height, width)``, turned; of the same shape."""
         return images.flip(2, 3)
 
 
@@ -25,6 +26,7 @@ class Permute(nn.Module):
         self.axes = axes
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The values, their axes in the other order."""
         return values.permute(self.axes)
 
 
@@ -158,6 +160,7 @@ class ImageMean(nn.Module):
     """The mean of each channel over the image: ``(n, c, h, w)`` to ``(n, c)``."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(n, c, h, w)`` to ``(n, c)``."""
         # As a product with ones. The gradient of pooling is a view that repeats itself, and what
         # comes before it in the network was slower for it than its own convolution.
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (n, h·w, c)
