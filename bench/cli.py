@@ -40,39 +40,48 @@ def main() -> NoReturn:
     raise SystemExit(0)
 
 
+All = Annotated[bool, typer.Option("--all", help="Every method.")]
+Methods = Annotated[list[str] | None, typer.Option(help="A method; repeat or use commas.")]
+Levels = Annotated[
+    list[str] | None, typer.Option(help="5% or 500; repeat or use commas. [default: all eight]")
+]
+Seeds = Annotated[int, typer.Option(help="How many seeds: 0, 1, 2, ...")]
+Protocol = Annotated[str, typer.Option(help="transductive, inductive or inductive-55k.")]
+Selection = Annotated[str, typer.Option(help="stratified, random, first or representative.")]
+Schedule = Annotated[str, typer.Option(help="paper, quick or smoke.")]
+DatasetName = Annotated[str, typer.Option(help="fashion-mnist, digits or FILE.npz.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeatable.")]
+Jobs = Annotated[int, typer.Option(help="Processes at a time; they share the threads.")]
+Timeout = Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[
+    str, typer.Option(help="fp32, bf16 or auto: bf16 where the device has it natively.")
+]
+Backend = Annotated[str, typer.Option(help="local or dask.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of the dask scheduler.")]
+Rerun = Annotated[str | None, typer.Option(help="stale, failed or all.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
+
+
 @app.command()
 def run(
-    all_methods: Annotated[bool, typer.Option("--all", help="Every method.")] = False,
-    method: Annotated[
-        list[str] | None, typer.Option(help="A method; repeat or use commas.")
-    ] = None,
-    level: Annotated[
-        list[str] | None, typer.Option(help="5% or 500; repeat or use commas. [default: all eight]")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="How many seeds: 0, 1, 2, ...")] = 1,
-    protocol: Annotated[
-        str, typer.Option(help="transductive, inductive or inductive-55k.")
-    ] = "transductive",
-    selection: Annotated[
-        str, typer.Option(help="stratified, random, first or representative.")
-    ] = "stratified",
-    schedule: Annotated[str, typer.Option(help="paper, quick or smoke.")] = "quick",
-    dataset: Annotated[
-        str, typer.Option(help="fashion-mnist, digits or FILE.npz.")
-    ] = "fashion-mnist",
-    change: Annotated[
-        list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeatable.")
-    ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes at a time; they share the threads.")] = 1,
-    timeout: Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")] = "3h",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="fp32, bf16 or auto: bf16 where the device has it natively.")
-    ] = "auto",
-    backend: Annotated[str, typer.Option(help="local or dask.")] = "local",
-    scheduler: Annotated[str | None, typer.Option(help="Address of the dask scheduler.")] = None,
-    rerun: Annotated[str | None, typer.Option(help="stale, failed or all.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    all_methods: All = False,
+    method: Methods = None,
+    level: Levels = None,
+    seeds: Seeds = 1,
+    protocol: Protocol = "transductive",
+    selection: Selection = "stratified",
+    schedule: Schedule = "quick",
+    dataset: DatasetName = "fashion-mnist",
+    change: Changes = None,
+    jobs: Jobs = 1,
+    timeout: Timeout = "3h",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    backend: Backend = "local",
+    scheduler: Scheduler = None,
+    rerun: Rerun = None,
+    dry_run: DryRun = False,
     results: Results = Path("results"),
     plugin: Plugins = None,
 ) -> None:
@@ -81,8 +90,7 @@ def run(
         raise BenchError("say what to run: either --all or --method NAME (`bench list` shows all)")
     check_choice("--backend", backend, ("local", "dask"))
     check_choice("--rerun", rerun, (None, "stale", "failed", "all"))
-    limit = parse_timeout(timeout)
-    changes = parse_changes(change or [])
+    limit, changes = parse_timeout(timeout), parse_changes(change or [])
     from rich.console import Console
 
     from bench.running import api

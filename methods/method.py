@@ -262,9 +262,8 @@ class Method(ClusterMixin, BaseEstimator):
         ValueError : images, labels or a parameter that cannot be used.
         """
         X = check_images(X)
-        n_clusters: int = self.n_clusters
-        y = check_labels(y, len(X), n_clusters)
         self._check_parameters(len(X))
+        y = check_labels(y, len(X), self.n_clusters)
         context = context or Context()
         self.image_shape_ = X.shape[1:]
         self._inference = Context(context.device, context.precision)

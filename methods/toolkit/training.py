@@ -151,7 +151,7 @@ class Loop:
     offered to the context's checkpoint before every step. Whoever takes rows from it descends::
 
         loop = Loop("cnn", losses, optimiser, batches, context, {"network": network})
-        for steps in loop.epochs(10):
+        for steps in loop.epochs(10):  # or, if that is all: loop.train(10)
             for rows in steps:
                 loop.descend(rows)
             loop.log(epoch=loop.epoch, loss=loop.mean())
@@ -212,6 +212,14 @@ class Loop:
         size = len(self._batches)
         for epoch in range(self.done // size, n_epochs):
             yield self._rows((epoch + 1) * size, n_epochs * size)
+
+    def train(self, n_epochs: int) -> np.ndarray:
+        """All epochs that are left; the mean loss ``(n_epochs,)`` float64 of each is logged."""
+        for steps in self.epochs(n_epochs):
+            for rows in steps:
+                self.descend(rows)
+            self.log(epoch=self.epoch, loss=self.mean())
+        return np.array([row["loss"] for row in self.history], dtype=np.float64)
 
     @property
     def epoch(self) -> int:

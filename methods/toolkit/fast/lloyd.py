@@ -206,7 +206,7 @@ class Lloyd:
         search.update(state["before"], state["labels"], state["upper"], state["lower"])
 
     def _add_up(self, before: torch.Tensor) -> None:
-        """Sums and counts of the rows with each label; `before` are the labels they are of now."""
+        """Sums and counts of the rows with each label; on entry they are of those `before`."""
         if self.rows.device.type == "cpu":
             self._add_what_changed(before)
         else:

@@ -94,8 +94,8 @@ class LogisticRegression:
                 raise StopIteration
 
         options = {"maxiter": self.max_iter, "maxfun": 50 * self.max_iter, "maxls": 50}
-        # The solver's own BLAS would wait for work in a thread per core: the products here took
-        # twice as long for it on two cores.
+        # Pin SciPy's OpenBLAS to one thread: its spinning threads doubled the time of torch's
+        # products.
         with ThreadpoolController().select(internal_api="openblas").limit(limits=1):
             found = minimize(
                 evaluate,

@@ -77,10 +77,7 @@ class MLP:
 
         batches = Batches(len(images), self.batch_size, self.seed, context.device)
         loop = Loop("mlp", loss, optimiser, batches, context, {"network": self.network_})
-        for steps in loop.epochs(self.epochs):
-            for rows in steps:
-                loop.descend(rows)
-            loop.log(epoch=loop.epoch, loss=loop.mean())
+        loop.train(self.epochs)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -161,8 +161,8 @@ class ImageMean(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(n, c, h, w)`` to ``(n, c)``."""
-        # As a product with ones. The gradient of pooling is a view that repeats itself, and what
-        # comes before it in the network was slower for it than its own convolution.
+        # As a product with ones: mean()'s gradient is an expanded view, which made the preceding
+        # layer's backward slower than its convolution.
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (n, h·w, c)
         ones = pixels.new_ones(1, 1, pixels.shape[1]).expand(len(pixels), -1, -1)
         return torch.bmm(ones, pixels).squeeze(1) / pixels.shape[1]

@@ -76,11 +76,7 @@ def autoencoder(
     loop = Loop(
         "autoencoder", loss, optimiser, batches, context, {"network": network}, captured=True
     )
-    for steps in loop.epochs(epochs):
-        for rows in steps:
-            loop.descend(rows)
-        loop.log(epoch=loop.epoch, loss=loop.mean())
-    losses = np.array([row["loss"] for row in loop.history], dtype=np.float64)
+    losses = loop.train(epochs)
     embedding = in_batches(network.encoder, images, context).cpu().numpy()
     return weight_arrays(network) | {"embedding": embedding, "loss": losses}
 

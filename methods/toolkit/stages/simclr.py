@@ -21,6 +21,7 @@ from methods.toolkit.nets.resnet import SmallResNet, encode, he_
 from methods.toolkit.training import (
     Batches,
     Loop,
+    Losses,
     autocast,
     check_training,
     generator,
@@ -157,7 +158,24 @@ def simclr(
     images = image_tensor(check_images(X), context.device)
     network = SimCLR(X.shape[1:], width, feature_dim, projection_dim)
     he_(network, generator(random_state, "weights")).to(context.device)
-    optimiser = torch.optim.SGD(
+    optimiser = _sgd(network, lr)
+    batches = Batches(len(images), batch_size, random_state, context.device, whole=True)
+    n_steps = epochs * len(batches)
+    loss = _two_view_loss(network, images, temperature, random_state, context)
+
+    def rate(step: int) -> float:
+        return lr * cosine_schedule(step, n_steps)
+
+    parts = {"network": network}
+    loop = Loop("simclr", loss, optimiser, batches, context, parts, schedule=rate)
+    network.train()
+    losses = loop.train(epochs)
+    features = encode(network.encoder, images, context).numpy()
+    return weight_arrays(network) | {"features": features, "loss": losses}
+
+
+def _sgd(network: SimCLR, lr: float) -> torch.optim.SGD:
+    return torch.optim.SGD(
         network.parameters(),
         lr=lr,
         momentum=MOMENTUM,
@@ -165,28 +183,21 @@ def simclr(
         nesterov=True,
         fused=True,
     )
-    batches = Batches(len(images), batch_size, random_state, context.device, whole=True)
-    n_steps = epochs * len(batches)
+
+
+def _two_view_loss(
+    network: SimCLR, images: torch.Tensor, temperature: float, seed: int, context: Context
+) -> Losses:
+    """`nt_xent` of two strong views of each image of a batch."""
 
     def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
         both = images[rows].repeat(2, 1, 1, 1)
-        x = views(both, STRONG, generator(random_state, "views", step))
+        x = views(both, STRONG, generator(seed, "views", step))
         with autocast(context):
             z1, z2 = network(x).chunk(2)
         return nt_xent(z1, z2, temperature)
 
-    def rate(step: int) -> float:
-        return lr * cosine_schedule(step, n_steps)
-
-    loop = Loop("simclr", loss, optimiser, batches, context, {"network": network}, schedule=rate)
-    network.train()
-    for steps in loop.epochs(epochs):
-        for rows in steps:
-            loop.descend(rows)
-        loop.log(epoch=loop.epoch, loss=loop.mean())
-    losses = np.array([row["loss"] for row in loop.history], dtype=np.float64)
-    features = encode(network.encoder, images, context).numpy()
-    return weight_arrays(network) | {"features": features, "loss": losses}
+    return loss
 
 
 def cosine_schedule(step: int, n_steps: int) -> float:
