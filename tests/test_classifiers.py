@@ -299,7 +299,7 @@ def test_a_loss_that_is_not_finite_is_an_error():
 
 
 def test_pooling_before_relu_is_pooling_after_it():
-    network = SmallCNN((1, 14, 12), 10, width=4, dropout=0.5)
+    network = SmallCNN((14, 12), 10, width=4, dropout=0.5)
     for layer in network.features:
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight)  # of either sign
@@ -372,7 +372,7 @@ def test_images_that_are_too_small():
 
 
 def test_dropout_is_drawn_while_training_alone():
-    network = SmallCNN((1, 8, 8), 10, width=4, dropout=0.5).eval()
+    network = SmallCNN((8, 8), 10, width=4, dropout=0.5).eval()
     images = torch.rand(6, 1, 8, 8)
     assert torch.equal(network(images), network(images))
     dropped = network(images, generator(0))

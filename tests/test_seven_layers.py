@@ -18,7 +18,7 @@ Y = _digits.target.astype(np.int64)[:300]
 
 
 def test_the_layers_of_the_source():
-    network = SevenLayerNetwork((1, 28, 28), 10)
+    network = SevenLayerNetwork((28, 28), 10)
     convolutions = 9 * 32 + 32 + 32 * 9 * 64 + 64 + 64 * 9 * 128 + 128 + 128 + 1
     dense = 22 * 22 * 64 + 64 + 64 * 10 + 10
     assert sum(p.numel() for p in network.parameters()) == convolutions + dense

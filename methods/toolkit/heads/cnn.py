@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from methods.method import Context
 from methods.toolkit.heads.outputs import network_probabilities
-from methods.toolkit.nets.layers import glorot_
+from methods.toolkit.nets.layers import glorot_, image_size
 from methods.toolkit.training import (
     Batches,
     Loop,
@@ -21,7 +21,6 @@ from methods.toolkit.training import (
     pixels,
 )
 
-SMALLEST_SIDE = 8  # three halvings leave one pixel
 LOGGED_LOSSES = 20
 
 
@@ -30,17 +29,17 @@ class SmallCNN(nn.Module):
 
     Parameters
     ----------
-    image_shape : (channels, height, width), both sides at least 8.
+    image_shape : (height, width) or (height, width, channels), both sides at least 8.
     n_classes : number of outputs.
     width : filters of the first convolution; each next one has twice as many.
     dropout : share of the features set to 0 while training.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], n_classes: int, width: int, dropout: float
+        self, image_shape: tuple[int, ...], n_classes: int, width: int, dropout: float
     ) -> None:
         super().__init__()
-        channels, height, dots = image_shape
+        height, dots, channels = image_size(image_shape)
         blocks: list[nn.Module] = []
         for filters in (width, 2 * width, 4 * width):
             blocks += [
@@ -121,7 +120,8 @@ class CNN:
         self.classes_, targets = np.unique(y, return_inverse=True)
         images = image_tensor(X, context.device)
         classes = torch.from_numpy(targets).to(context.device)
-        network = self._network(images).to(context.device)
+        network = SmallCNN(X.shape[1:], len(self.classes_), self.width, self.dropout)
+        glorot_(network, generator(self.seed, "weights")).to(context.device)
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True
         )
@@ -152,17 +152,6 @@ class CNN:
         return network_probabilities(
             self.network_, X, self.classes_, self.n_classes, self._inference
         )
-
-    def _network(self, images: torch.Tensor) -> SmallCNN:
-        channels, height, width = images.shape[1:]
-        if min(height, width) < SMALLEST_SIDE:
-            raise ValueError(
-                f"the images have {height}x{width} pixels; the network expects at least "
-                f"{SMALLEST_SIDE} a side: enlarge or pad them"
-            )
-        network = SmallCNN((channels, height, width), len(self.classes_), self.width, self.dropout)
-        glorot_(network, generator(self.seed, "weights"))
-        return network
 
 
 def augment(images: torch.Tensor, drawing: torch.Generator) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from methods.method import Context, check_images
-from methods.toolkit.nets.layers import glorot_
+from methods.toolkit.nets.layers import glorot_, image_size
 from methods.toolkit.training import (
     Batches,
     Loop,
@@ -37,7 +37,7 @@ class SevenLayerNetwork(nn.Module):
 
     Parameters
     ----------
-    image_shape : (channels, height, width), both sides at least 7.
+    image_shape : (height, width) or (height, width, channels), both sides at least 7.
     n_classes : number of outputs.
 
     Raises
@@ -45,14 +45,9 @@ class SevenLayerNetwork(nn.Module):
     ValueError : an image is too small.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], n_classes: int) -> None:
+    def __init__(self, image_shape: tuple[int, ...], n_classes: int) -> None:
         super().__init__()
-        channels, height, width = image_shape
-        if min(height, width) < SMALLEST_SIDE:
-            raise ValueError(
-                f"the images have {height}x{width} pixels; the network expects at least "
-                f"{SMALLEST_SIDE} a side: enlarge or pad them"
-            )
+        height, width, channels = image_size(image_shape, SMALLEST_SIDE)
         self.one_channel = nn.Sequential(
             nn.Conv2d(channels, 32, 3),
             nn.ReLU(),
@@ -131,8 +126,7 @@ class NN:
         self.seen_ = np.isin(np.arange(self.n_classes), y)
         n = max(1, math.floor(len(X) * (1 - HELD_OUT)))  # to learn from
         rest = slice(n, None) if n < len(X) else slice(None)  # a single image is all there is
-        channels, height, width = images.shape[1:]
-        network = SevenLayerNetwork((channels, height, width), self.n_classes)
+        network = SevenLayerNetwork(X.shape[1:], self.n_classes)
         glorot_(network, generator(self.seed, "weights")).to(context.device)
         self.network_, self._inference = network, Context(context.device, context.precision)
         optimiser = adam(network.parameters(), self.lr)

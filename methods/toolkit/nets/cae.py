@@ -11,11 +11,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from methods.toolkit.nets.layers import MirroredConv, Permute, StridedConv, SubpixelConv, Turn
+from methods.toolkit.nets.layers import (
+    MirroredConv,
+    Permute,
+    StridedConv,
+    SubpixelConv,
+    Turn,
+    image_size,
+)
 
 FILTERS = (32, 64, 128)
 KERNELS = (5, 5, 3)
-SMALLEST_SIDE = 8  # three halvings leave one pixel
 
 
 class CAE(nn.Module):
@@ -52,7 +58,7 @@ class CAE(nn.Module):
 
     def __init__(self, image_shape: tuple[int, ...], embedding_dim: int = 10) -> None:
         super().__init__()
-        height, width, channels = _checked_shape(image_shape)
+        height, width, channels = image_size(image_shape)
         if embedding_dim < 1:
             raise ValueError(f"embedding_dim is {embedding_dim}; expected at least 1")
         multiple_of_8 = (height % 8 == 0, width % 8 == 0)
@@ -90,15 +96,3 @@ class CAE(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The reconstruction of `images` ``(n, channels, height, width)``, of the same shape."""
         return self.decoder(self.encoder(images))
-
-
-def _checked_shape(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """(height, width, channels), where channels may have been left out."""
-    shape = tuple(image_shape)
-    if len(shape) not in (2, 3) or min(shape[:2]) < SMALLEST_SIDE or shape[-1] < 1:
-        raise ValueError(
-            f"the images have shape {shape}; the convolutional autoencoder expects (height, width) "
-            f"or (height, width, channels) with at least {SMALLEST_SIDE} pixels a side: enlarge or "
-            "pad them"
-        )
-    return shape[0], shape[1], shape[2] if len(shape) == 3 else 1

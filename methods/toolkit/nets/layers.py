@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 STRIDE = 2
+SMALLEST_SIDE = 8  # three halvings leave one pixel
 Size = tuple[int, int]
 
 
@@ -166,6 +167,27 @@ class ImageMean(nn.Module):
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (n, h·w, c)
         ones = pixels.new_ones(1, 1, pixels.shape[1]).expand(len(pixels), -1, -1)
         return torch.bmm(ones, pixels).squeeze(1) / pixels.shape[1]
+
+
+def image_size(image_shape: tuple[int, ...], smallest: int = SMALLEST_SIDE) -> tuple[int, int, int]:
+    """(height, width, channels) of images, whose channels may have been left out.
+
+    Parameters
+    ----------
+    image_shape : (height, width) or (height, width, channels).
+    smallest : pixels that a network needs at least on each side.
+
+    Raises
+    ------
+    ValueError : no image shape, or an image that is too small.
+    """
+    shape = tuple(image_shape)
+    if len(shape) not in (2, 3) or min(shape[:2]) < smallest or shape[-1] < 1:
+        raise ValueError(
+            f"the images have shape {shape}; the network expects (height, width) or (height, "
+            f"width, channels) with at least {smallest} pixels a side: enlarge or pad them"
+        )
+    return shape[0], shape[1], shape[2] if len(shape) == 3 else 1
 
 
 def glorot_(module: nn.Module, generator: torch.Generator) -> nn.Module:

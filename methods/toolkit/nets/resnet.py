@@ -7,10 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context
-from methods.toolkit.nets.layers import ImageMean, PixelwiseConv
+from methods.toolkit.nets.layers import ImageMean, PixelwiseConv, image_size
 from methods.toolkit.training import in_batches
 
-SMALLEST_SIDE = 8  # three halvings leave one pixel
 ENCODE_BATCH = 250  # its activations stay in memory that is used again, and near the cache
 
 
@@ -56,16 +55,9 @@ class SmallResNet(nn.Sequential):
     """
 
     def __init__(self, image_shape: tuple[int, ...], width: int, feature_dim: int) -> None:
-        shape = tuple(image_shape)
-        if len(shape) not in (2, 3) or min(shape[:2]) < SMALLEST_SIDE or shape[-1] < 1:
-            raise ValueError(
-                f"the images have shape {shape}; the residual network expects (height, width) or "
-                f"(height, width, channels) with at least {SMALLEST_SIDE} pixels a side: enlarge "
-                "or pad them"
-            )
+        channels = image_size(image_shape)[2]
         if width < 1 or feature_dim < 1:
             raise ValueError(f"width is {width}, feature_dim {feature_dim}; expected at least 1")
-        channels = shape[2] if len(shape) == 3 else 1
         super().__init__(
             nn.Conv2d(channels, width, 5, stride=2, padding=2, bias=False),
             nn.BatchNorm2d(width),
