@@ -67,7 +67,13 @@ class Late(Sharing):
         return super().stages(n_labels) if n_labels >= 10 else []
 
 
-METHODS = {"alone": Alone, "free": Free, "late": Late, "sharing": Sharing}
+class Follower(Sharing):
+    """A method that is `free` where nothing is labelled."""
+
+    tags = Tags(without_labels="free")
+
+
+METHODS = {"alone": Alone, "follower": Follower, "free": Free, "late": Late, "sharing": Sharing}
 
 
 @pytest.fixture(autouse=True)
@@ -400,4 +406,25 @@ def test_titles_of_tasks(around: Surroundings) -> None:
         "alone · 5% · seed 0",
         "free · 0%, 5% · seed 0",
         "stage features",
+    ]
+
+
+def test_without_labels_one_job_fits_for_both(around: Surroundings) -> None:
+    plan = make_plan(trials("follower", "free", levels=["0%", "5%"]), around)
+    fits = [task.job.trials for task in plan.tasks if not task.job.stage]
+    assert sorted(len(group) for group in fits) == [1, 3]  # follower at 5 %, and all the others
+    assert {t.method for group in fits if len(group) == 3 for t in group} == {"follower", "free"}
+
+
+def test_what_takes_a_record_over_needs_no_stage(around: Surroundings, finish: Finish) -> None:
+    (other,) = trials("free", levels=["0%"])
+    finish(other)
+    (task,) = make_plan(trials("follower", levels=["0%"]), around).tasks
+    assert (task.job.stage, task.needs) == ("", ())
+    fresh = replace(around, template=replace(around.template, fresh=True))
+    assert [
+        t.job.stage != "" for t in make_plan(trials("follower", levels=["0%"]), fresh).tasks
+    ] == [
+        True,
+        False,
     ]

@@ -234,6 +234,13 @@ def make(trial: Trial, status: str, **parts: Any) -> Record:
     return cast(Record, head | parts)
 
 
+def taken_over(record: Record, trial: Trial) -> Record:
+    """The record of another method as that of `trial`, which it serves (`fitted_as`)."""
+    head = {"schema", "trial", "identity", "status"}
+    parts = {name: part for name, part in record.items() if name not in head}
+    return make(trial, record["status"], **parts | whose_fit(trial))
+
+
 def failure(
     trial: Trial, status: str, message: str, environment: Mapping[str, Any], **parts: Any
 ) -> Record:

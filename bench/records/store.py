@@ -44,6 +44,12 @@ class Store:
         record = read_record(path)
         return record if record["identity"] == trial.identity else None
 
+    def read_current(self, trial: Trial) -> Record | None:
+        """The record of exactly this trial, if it ended ``ok`` and is not stale."""
+        record = self.read(trial)
+        good = record is not None and record["status"] == "ok" and not is_stale(record)
+        return record if good else None
+
     def views_path(self, trial: Trial) -> Path:
         """Where the views of a trial lie: beside its record, as ``<seed>.views.json``."""
         return self.path(trial).with_suffix(VIEWS)

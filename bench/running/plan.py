@@ -169,6 +169,9 @@ def _task(job: Job, around: Surroundings, costs: Costs) -> tuple[Task, Requests]
     requests: Requests = {}
     for trial in job.trials:
         fitted = fitted_as(trial)
+        taken = fitted.method != trial.method and not job.fresh
+        if taken and around.store.read_current(fitted) is not None:
+            continue  # that record becomes this trial's own
         method = registry.get(fitted.method).cls(**fitted.params, random_state=trial.seed)
         for request in method.stages(Level.parse(trial.level).n_labels(around.n_fit)):
             key = request_key(request, around.X_digest, trial.seed, around.precision)

@@ -124,6 +124,9 @@ class Worker:
         if tags.needs_labels and n_labels == 0:
             message = f"{trial.method} learns from labels alone; there are none at {trial.level}"
             return self._failure(trial, "n/a", message), None
+        taken = self._taken_over(trial)
+        if taken is not None:
+            return taken, None
         try:
             labelled = self._labelled(trial, n_labels)
             y = splits.reveal(self.y, labelled)
@@ -140,6 +143,14 @@ class Worker:
             message = text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"
             failed = self._failure(trial, status, message, traceback=traceback.format_exc())
             return failed, None
+
+    def _taken_over(self, trial: Trial) -> Record | None:
+        """The record of the method that this one is without labels, if there is one, as its own."""
+        fitted = fitted_as(trial)
+        if fitted.method == trial.method or self.job.fresh:
+            return None
+        record = Store(Path(self.job.results)).read_current(fitted)
+        return None if record is None else scoring.taken_over(record, trial)
 
     def _labelled(self, trial: Trial, n_labels: int) -> np.ndarray:
         """The indices whose labels are revealed; under ``representative`` the method asks."""
