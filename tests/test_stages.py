@@ -249,7 +249,7 @@ def test_want_of_memory_is_said_as_such(cache: Path) -> None:
     ("arrays", "reason"),
     [
         ({"good": X, "bad": np.array([{}, None])}, "array 'bad' of .* holds objects"),
-        ({"good": X, "a/b": X}, "No such file"),
+        ({"good": X, "a/b": X}, "array 'a/b' of .* a name that a file can have"),
         (None, "NoneType"),
     ],
 )
@@ -268,7 +268,7 @@ def test_a_disk_that_fails_leaves_nothing(
     real = os.fsync
 
     def full(descriptor: int) -> None:
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(failing):
+        if os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2].startswith(f".{failing}-"):
             raise OSError(28, "No space left on device")
         real(descriptor)
 

@@ -135,6 +135,8 @@ class ArrayStore:
                 values = np.asarray(array)
                 if values.dtype.hasobject:
                     raise StageError(f"array {key!r} of {name} holds objects; expected numbers")
+                if Path(key).name != key:
+                    raise StageError(f"array {key!r} of {name} needs a name that a file can have")
                 with written_whole(draft / f"{key}.npy") as file:
                     np.save(file, values, allow_pickle=False)
             write_text(draft / "facts.json", json.dumps(facts))
