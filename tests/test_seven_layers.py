@@ -100,7 +100,7 @@ def test_goes_on_where_it_was_killed():
 def test_what_it_cannot_use():
     with pytest.raises(ValueError, match="patience is 0"):
         NN(10, patience=0)
-    with pytest.raises(ValueError, match="6x6 pixels"):
+    with pytest.raises(ValueError, match=r"shape \(6, 6\); .* at least 7 pixels a side"):
         NN(10).fit(X[:, :6, :6], Y, Context())
 
 
