@@ -168,7 +168,7 @@ class SCAN(Method):
         if self.finetune or self.selflabel:
             self._finetune(network, images, indices, y, context)
             z = network.features(images, context)
-        if self.selflabel and self._is_confident(network.probabilities(z), context):
+        if self.selflabel and self._is_confident(network.probabilities(z)):
             self._label_itself(network, images, y, context)
             z = network.features(images, context)
         self.network_, self.probabilities_ = network, network.probabilities(z)
@@ -301,7 +301,7 @@ class SCAN(Method):
     def _check_parameters(self, n: int) -> None:
         check_parameters(self.get_params(deep=False), n)
 
-    def _is_confident(self, probabilities: np.ndarray, context: Context) -> bool:
+    def _is_confident(self, probabilities: np.ndarray) -> bool:
         """Whether there is anything to learn from in self-labelling."""
         return bool((probabilities.max(1) > self.selflabel_threshold).any())
 
