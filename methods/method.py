@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -325,6 +325,12 @@ def require_every_class(y: np.ndarray, n_classes: int, why: str) -> None:
             f"no labelled instance of class {', '.join(map(str, missing))}; {why}: label at least "
             "one instance of every class, or none at all"
         )
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ValueError if a parameter is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
 
 
 def check_like_fitted(method: Any, X: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ Roy, DMML Assignment 3, 2024 (full, percentile, and the centres themselves).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Self
 
@@ -25,6 +24,7 @@ from methods.method import (
     Context,
     StageRequest,
     Tags,
+    check_choice,
     check_images,
     derive_seed,
 )
@@ -249,8 +249,8 @@ class KMeansPropagation(ClassifierMethod):
 
     def _check_parameters(self, n: int) -> None:
         """Raise ValueError for a parameter that is out of range."""
-        _check_choice("vote", self.vote, VOTES)
-        _check_choice("head", self.head, HEADS)
+        check_choice("vote", self.vote, VOTES)
+        check_choice("head", self.head, HEADS)
         for name, value in (("k", self.k), ("max_clusters", self.max_clusters)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected at least 1")
@@ -348,10 +348,4 @@ class KMeansCentroid(KMeansPropagation):
 
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
-        _check_choice("train_on", self.train_on, TRAIN_ON)
-
-
-def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Raise ValueError if a parameter is none of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+        check_choice("train_on", self.train_on, TRAIN_ON)

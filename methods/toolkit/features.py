@@ -1,0 +1,116 @@
+"""Features that were learnt without labels, and the base of the methods that start from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from methods.method import (
+    Arrays,
+    Context,
+    Method,
+    StageRequest,
+    check_choice,
+    check_like_fitted,
+    flatten,
+)
+from methods.toolkit.nets.resnet import SmallResNet, encode
+from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
+from methods.toolkit.stages.simclr import simclr
+from methods.toolkit.training import image_tensor, in_batches, load_weights
+
+FEATURES = ("simclr", "autoencoder", "pixels")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class FeatureMethod(Method):
+    """A method that works on features of the images instead of the images.
+
+    Parameters
+    ----------
+    n_clusters : number of classes.
+    features : ``"simclr"``, rows of length 1, as SimCLR compares them; ``"autoencoder"``, the
+        embedding of DCEC's; or ``"pixels"`` in [0, 1].
+    autoencoder_epochs, embedding_dim : of the stage `autoencoder`; not used by other features.
+    simclr_epochs, simclr_batch_size, simclr_lr, width, feature_dim, projection_dim : of the stage
+        `simclr`; not used by other features.
+    random_state : seed.
+    """
+
+    schedules: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"autoencoder_epochs": 20, "simclr_epochs": 8, "width": 32},
+        "smoke": {"autoencoder_epochs": 2, "simclr_epochs": 3, "simclr_batch_size": 64}
+        | {"simclr_lr": 0.1, "width": 4, "feature_dim": 32, "projection_dim": 16},
+    }
+
+    n_clusters: int = 10
+    features: str = "simclr"
+    autoencoder_epochs: int = 200
+    embedding_dim: int = 10
+    simclr_epochs: int = 500
+    simclr_batch_size: int = 512
+    simclr_lr: float = 0.4
+    width: int = 64
+    feature_dim: int = 512
+    projection_dim: int = 128
+    random_state: int | None = None
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """The features ``(m, d)`` float32 of images of the fitted shape."""
+        X = check_like_fitted(self, X)
+        if self.features == "pixels":
+            return flatten(X)
+        images = image_tensor(X, self._inference.device)
+        if self.features == "autoencoder":
+            return in_batches(self.encoder_, images, self._inference).cpu().numpy()
+        return unit_rows(encode(self.encoder_, images, self._inference).numpy())
+
+    def stages(self, n_labels: int) -> list[StageRequest]:
+        """What the features come from, whatever is labelled."""
+        request = self._feature_stage()
+        return [] if request is None else [request]
+
+    def _learn_features(self, X: np.ndarray, context: Context) -> np.ndarray:
+        """The features ``(n, d)`` float32 of the fitted images; sets `encoder_`, their network."""
+        request = self._feature_stage()
+        if request is None:
+            return flatten(X)
+        arrays = self._ask(request, X, context)
+        self.encoder_ = self._encoder(arrays).to(context.device)
+        if self.features == "autoencoder":
+            return np.array(arrays["embedding"])  # copies: the stage's arrays are memory maps
+        return unit_rows(np.array(arrays["features"]))
+
+    def _feature_stage(self) -> StageRequest | None:
+        """The stage that the features come from; None for pixels."""
+        if self.features == "autoencoder":
+            params = {"epochs": self.autoencoder_epochs, "batch_size": 256, "lr": 1e-3}
+            return StageRequest(autoencoder, params | {"embedding_dim": self.embedding_dim})
+        if self.features == "simclr":
+            renamed = {name: getattr(self, f"simclr_{name}") for name in ("epochs", "batch_size")}
+            same = {
+                name: getattr(self, name) for name in ("feature_dim", "projection_dim", "width")
+            }
+            return StageRequest(simclr, renamed | {"lr": self.simclr_lr, "temperature": 0.1} | same)
+        return None
+
+    def _encoder(self, arrays: Arrays) -> torch.nn.Module:
+        """The network that gives the features of new images."""
+        if self.features == "autoencoder":
+            return load_autoencoder(arrays, self.image_shape_).encoder
+        network = SmallResNet(self.image_shape_, self.width, self.feature_dim)
+        load_weights(network, arrays, "encoder.")
+        return network.eval()
+
+    def _check_parameters(self, n: int) -> None:
+        """Raise ValueError for a parameter that is out of range."""
+        check_choice("features", self.features, FEATURES)
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows ``(n, d)`` scaled to length 1; a row of zeros stays one."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
