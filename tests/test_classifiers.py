@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from methods.method import Context
 from methods.toolkit import training
+from methods.toolkit.augment import shift_and_flip
 from methods.toolkit.heads import cnn, logistic, outputs
-from methods.toolkit.heads.cnn import CNN, SmallCNN, augment, one_cycle
+from methods.toolkit.heads.cnn import CNN, SmallCNN, one_cycle
 from methods.toolkit.heads.logistic import LogisticRegression
 from methods.toolkit.heads.mlp import MLP
 from methods.toolkit.heads.table import HEADS
@@ -385,7 +386,7 @@ def test_dropout_is_drawn_while_training_alone():
 @pytest.mark.parametrize(("shape", "reach"), [((1, 28, 28), 2), ((3, 8, 12), 1)])
 def test_augmented_images_are_flipped_and_shifted_ones(shape, reach):
     image = torch.arange(1, math.prod(shape) + 1).reshape(shape)
-    many = augment(image.expand(600, *shape), generator(0))
+    many = shift_and_flip(image.expand(600, *shape), generator(0))
     size = shape[1:]
     expected = {}
     for flip in (False, True):
@@ -404,7 +405,7 @@ def test_augmented_images_are_flipped_and_shifted_ones(shape, reach):
 
 def test_augment_keeps_the_type_and_the_draws():
     images = torch.from_numpy(X[:50]).unsqueeze(1)
-    once, again, other = (augment(images, generator(seed)) for seed in (0, 0, 1))
+    once, again, other = (shift_and_flip(images, generator(seed)) for seed in (0, 0, 1))
     assert once.dtype == torch.uint8
     assert once.shape == images.shape
     assert torch.equal(once, again)

@@ -81,6 +81,25 @@ STRONG = Strength(
 )
 
 
+def shift_and_flip(images: torch.Tensor, drawing: torch.Generator) -> torch.Tensor:
+    """Each of `images` ``(n, c, h, w)`` flipped left to right or not, then shifted a little.
+
+    Shifts are whole pixels, up to 1/14 of the shorter side and at least 1, along both axes; what
+    comes in from outside is 0. `drawing` is a CPU generator: all devices draw the same.
+    """
+    n, _, height, width = images.shape
+    reach = max(1, round(min(height, width) / 14))
+    flipped = torch.rand(n, 1, generator=drawing) < 0.5
+    down, right = torch.randint(2 * reach + 1, (2, n, 1), generator=drawing)
+    columns = torch.arange(width).expand(n, width)
+    columns = torch.where(flipped, columns.flip(1), columns) + right  # (n, w)
+    rows = torch.arange(height) + down  # (n, h)
+    padded = F.pad(images, (reach, reach, reach, reach))
+    each = torch.arange(n)[:, None, None].to(images.device)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+
+
 def views(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
     """One random view of each image.
 

@@ -66,7 +66,7 @@ class FeatureMethod(Method):
         images = image_tensor(X, self._inference.device)
         if self.features == "autoencoder":
             return in_batches(self.encoder_, images, self._inference).cpu().numpy()
-        return unit_rows(encode(self.encoder_, images, self._inference).numpy())
+        return self._scaled(encode(self.encoder_, images, self._inference).numpy())
 
     def stages(self, n_labels: int) -> list[StageRequest]:
         """What the features come from, whatever is labelled."""
@@ -75,14 +75,21 @@ class FeatureMethod(Method):
 
     def _learn_features(self, X: np.ndarray, context: Context) -> np.ndarray:
         """The features ``(n, d)`` float32 of the fitted images; sets `encoder_`, their network."""
+        return self._scaled(self._stage_features(X, context))
+
+    def _stage_features(self, X: np.ndarray, context: Context) -> np.ndarray:
+        """The same as the stage has them; sets `encoder_`."""
         request = self._feature_stage()
         if request is None:
             return flatten(X)
         arrays = self._ask(request, X, context)
         self.encoder_ = self._encoder(arrays).to(context.device)
-        if self.features == "autoencoder":
-            return np.array(arrays["embedding"])  # copies: the stage's arrays are memory maps
-        return unit_rows(np.array(arrays["features"]))
+        name = "embedding" if self.features == "autoencoder" else "features"
+        return np.array(arrays[name])  # a copy: the stage's arrays are memory maps
+
+    def _scaled(self, features: np.ndarray) -> np.ndarray:
+        """Those of SimCLR have length 1: it compares them by the cosine."""
+        return unit_rows(features) if self.features == "simclr" else features
 
     def _feature_stage(self) -> StageRequest | None:
         """The stage that the features come from; None for pixels."""

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context
+from methods.toolkit.augment import shift_and_flip
 from methods.toolkit.heads.outputs import network_probabilities
 from methods.toolkit.nets.layers import glorot_, image_size
 from methods.toolkit.training import (
@@ -129,7 +130,7 @@ class CNN:
 
         def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
             drawing = generator(self.seed, "step", step)
-            batch = pixels(augment(images[rows], drawing))
+            batch = pixels(shift_and_flip(images[rows], drawing))
             with autocast(context):
                 logits = network(batch, drawing)
             return F.cross_entropy(logits.float(), classes[rows])
@@ -152,25 +153,6 @@ class CNN:
         return network_probabilities(
             self.network_, X, self.classes_, self.n_classes, self._inference
         )
-
-
-def augment(images: torch.Tensor, drawing: torch.Generator) -> torch.Tensor:
-    """Each of `images` ``(n, c, h, w)`` flipped left to right or not, then shifted a little.
-
-    Shifts are whole pixels, up to 1/14 of the shorter side and at least 1, along both axes; what
-    comes in from outside is 0. `drawing` is a CPU generator: all devices draw the same.
-    """
-    n, _, height, width = images.shape
-    reach = max(1, round(min(height, width) / 14))
-    flipped = torch.rand(n, 1, generator=drawing) < 0.5
-    down, right = torch.randint(2 * reach + 1, (2, n, 1), generator=drawing)
-    columns = torch.arange(width).expand(n, width)
-    columns = torch.where(flipped, columns.flip(1), columns) + right  # (n, w)
-    rows = torch.arange(height) + down  # (n, h)
-    padded = F.pad(images, (reach, reach, reach, reach))
-    each = torch.arange(n)[:, None, None].to(images.device)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    return padded[each, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 def one_cycle(step: int, steps: int, peak: float) -> float:

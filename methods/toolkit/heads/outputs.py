@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
@@ -34,3 +36,24 @@ def network_probabilities(
     images = image_tensor(check_images(X), inference.device)
     logits = in_batches(network, images, inference, PREDICT_BATCH).cpu()
     return all_columns(logits.softmax(1), classes, n_classes)
+
+
+@dataclass(frozen=True)
+class NetworkPredictor:
+    """A trained network whose output j stands for class j.
+
+    Parameters
+    ----------
+    network : in evaluation mode, images ``(n, c, h, w)`` in [0, 1] to logits.
+    n_classes : number of its outputs.
+    inference : device and precision.
+    """
+
+    network: nn.Module
+    n_classes: int
+    inference: Context
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Probabilities ``(n, n_classes)`` float32 of uint8 images."""
+        classes = np.arange(self.n_classes)
+        return network_probabilities(self.network, X, classes, self.n_classes, self.inference)

@@ -1,0 +1,115 @@
+"""FixMatch: confident predictions on weak views are the targets of strong views.
+
+References
+----------
+Sohn, Berthelot, Li, Zhang, Carlini, Cubuk, Kurakin, Zhang and Raffel, FixMatch: Simplifying
+Semi-Supervised Learning with Consistency and Confidence, NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from methods.method import UNLABELLED, Context, Tags, derive_seed
+from methods.registry import register
+from methods.toolkit.heads.outputs import NetworkPredictor
+from methods.toolkit.heads.table import ClassifierMethod
+from methods.toolkit.matching import Classifier, Matching, match
+from methods.toolkit.nets.resnet import he_
+from methods.toolkit.training import generator, image_tensor
+
+
+@register("fixmatch")
+@dataclass(eq=False, repr=False)
+class FixMatch(ClassifierMethod):
+    """FixMatch: consistency between weak and strong views, on a small residual network.
+
+    Weak views are flipped and shifted, strong ones cropped, tilted, lit otherwise and half covered.
+    The running mean of the weights is what is scored, after the last step.
+
+    Parameters
+    ----------
+    n_clusters : number of classes.
+    steps : optimiser steps, the same at every level; 2^20 in the paper.
+    batch_size, mu : labelled images a step (B), and how many times as many unlabelled ones (μ).
+    lr, weight_decay, threshold, weight, ema : see `Matching`.
+    width, feature_dim : of the `SmallResNet`.
+    random_state : seed.
+
+    Attributes
+    ----------
+    labels_ : ``(n,)`` int64, the most probable class, for labelled instances too.
+    probabilities_ : ``(n, n_clusters)`` float32.
+    head_ : the trained network.
+
+    References
+    ----------
+    Sohn et al., NeurIPS 2020; all but the length, the network and the views as there for CIFAR-10.
+    """
+
+    tags: ClassVar[Tags] = Tags(needs_labels=True, family="consistency")
+    schedules: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": {"steps": 300, "mu": 3, "width": 32},
+        "smoke": {"steps": 20, "mu": 2, "width": 4, "feature_dim": 32},
+    }
+
+    n_clusters: int = 10
+    _: KW_ONLY
+    steps: int = 10_000
+    batch_size: int = 64
+    mu: int = 7
+    lr: float = 0.03
+    weight_decay: float = 5e-4
+    threshold: float = 0.95
+    weight: float = 1.0
+    ema: float = 0.999
+    width: int = 32
+    feature_dim: int = 512
+    random_state: int | None = None
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
+    ) -> Self:
+        """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
+
+        Height and width are at least 8.
+
+        Raises
+        ------
+        ValueError : images, labels or a parameter that cannot be used, or no label at all.
+        FloatingPointError : a loss that is logged is not finite.
+        """
+        X, y, context = self._begin(X, y, context)
+        labelled = np.flatnonzero(y != UNLABELLED)
+        if len(labelled) == 0:
+            raise ValueError(
+                "FixMatch starts from labelled instances and y holds none (all -1): label some, or "
+                "choose a method that needs no labels"
+            )
+        seed = derive_seed(self.random_state, "fixmatch")
+        network = Classifier(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
+        he_(network, generator(seed, "weights")).to(context.device)
+        images = image_tensor(X, context.device)
+        matching = self._matching()
+        trained = match(network, images, labelled, y[labelled], matching, seed, context)
+        self.head_ = NetworkPredictor(trained, self.n_clusters, self._inference)
+        self._label(X)
+        return self
+
+    def _matching(self) -> Matching:
+        return Matching(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            mu=self.mu,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            threshold=self.threshold,
+            weight=self.weight,
+            ema=self.ema,
+        )
+
+    def _check_parameters(self, n: int) -> None:
+        self._matching()

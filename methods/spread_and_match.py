@@ -1,0 +1,230 @@
+"""Spread and match: labels spread over a graph of contrastive features, then consistency training.
+
+Our own method, of known parts, one configuration for every number of labels:
+
+1. SimCLR learns features from all images (the stage that SCAN and the graph methods share).
+2. Every image gets a class, and how sure that is. With labels: Poisson MBO spreads them over the
+   nearest-neighbour graph of the features, with the classes' shares among the labels as priors.
+   Without: several clustering heads learn the SCAN loss, and the one with the lowest loss counts.
+3. The images that are surest of their class become seeds. SimCLR's network goes on to learn from
+   the labelled images and the seeds, half and half while labels are few, and by consistency between
+   views of all images (FixMatch). The running mean of its weights is the result.
+
+References
+----------
+Chen et al., SimCLR, ICML 2020. Calder et al., Poisson Learning, ICML 2020. Van Gansbeke et al.,
+SCAN, ECCV 2020. Sohn et al., FixMatch, NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+from methods.graphs import SHARED_NEIGHBOURS, PoissonMBO
+from methods.method import (
+    UNLABELLED,
+    Context,
+    StageRequest,
+    Tags,
+    check_choice,
+    derive_seed,
+)
+from methods.registry import register
+from methods.scan.losses import scan_loss
+from methods.scan.network import ClusterHead
+from methods.scan.phases import Training, train_phase
+from methods.toolkit.heads.outputs import NetworkPredictor
+from methods.toolkit.matching import Classifier, Matching, match
+from methods.toolkit.nets.resnet import he_
+from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
+from methods.toolkit.training import generator, image_tensor
+
+
+@register("spread-and-match")
+@dataclass(eq=False, repr=False, kw_only=True)
+class SpreadAndMatch(PoissonMBO):
+    """Poisson MBO on SimCLR's features, then FixMatch from SimCLR's weights and the surest images.
+
+    Parameters
+    ----------
+    seed_share : share of the images that become seeds, the surest of each class; 0 for none.
+    steps, batch_size, mu, lr, weight_decay, threshold, weight, ema : of the consistency training,
+        see `Matching`; 0 steps leave the classes as they were spread or clustered.
+    n_heads, head_epochs, head_batch_size, head_lr : clustering heads without labels, and how each
+        is trained.
+    entropy_weight : of their loss, see `scan_loss`.
+    All others: see `PoissonMBO`.
+
+    Attributes
+    ----------
+    labels_ : ``(n,)`` int64, the network's most probable class, for labelled images too.
+    probabilities_ : ``(n, n_clusters)`` float32.
+    seeds_ : the indices of the seeds, int64.
+    head_ : the trained network.
+    """
+
+    tags: ClassVar[Tags] = Tags(needs_labels=False, family="consistency")
+    schedules: ClassVar[dict[str, dict[str, Any]]] = {
+        "quick": PoissonMBO.schedules["quick"]
+        | {"steps": 300, "mu": 3, "head_epochs": 20, "head_batch_size": 512, "head_lr": 1e-3},
+        "smoke": PoissonMBO.schedules["smoke"]
+        | {"steps": 20, "mu": 2, "head_epochs": 5, "head_lr": 0.01, "n_heads": 2},
+    }
+
+    seed_share: float = 0.2
+    steps: int = 10_000
+    batch_size: int = 64
+    mu: int = 7
+    lr: float = 0.03
+    weight_decay: float = 5e-4
+    threshold: float = 0.95
+    weight: float = 1.0
+    ema: float = 0.999
+    n_heads: int = 5
+    head_epochs: int = 100
+    head_batch_size: int = 128
+    head_lr: float = 1e-4
+    entropy_weight: float = 5.0
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
+    ) -> Self:
+        """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
+
+        Height and width are at least 8.
+
+        Raises
+        ------
+        ValueError : images, labels or a parameter that cannot be used.
+        FloatingPointError : a loss that is logged is not finite.
+        """
+        X, y, context = self._begin(X, y, context)
+        if (y == UNLABELLED).all():
+            self.scores_ = self._cluster(X, context)
+        else:
+            super().fit(X, y, context)
+        spread = self.scores_.argmax(1)
+        self.seeds_ = surest(self.scores_, self.seed_share, y)
+        context.log(seeds=len(self.seeds_))
+        rows = training_rows(y, self.seeds_)
+        classes = np.where(y == UNLABELLED, spread, y)[rows]
+        self.head_ = self._match(X, rows, classes, context)
+        self.probabilities_ = self.head_.predict_proba(X)
+        self.labels_ = self.probabilities_.argmax(1)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """The network's most probable class ``(n,)`` int64 of each image."""
+        return self.predict_proba(X).argmax(1)
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """The network's probabilities ``(n, n_clusters)`` float32."""
+        self.transform(X[:1])  # refuses images of another shape
+        return self.head_.predict_proba(X)
+
+    def _match(
+        self, X: np.ndarray, rows: np.ndarray, classes: np.ndarray, context: Context
+    ) -> NetworkPredictor:
+        """SimCLR's network, trained on the images `rows` of these `classes` and by consistency."""
+        seed = derive_seed(self.random_state, "spread-and-match")
+        network = Classifier(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
+        he_(network, generator(seed, "weights"))
+        network[0].load_state_dict(self.encoder_.state_dict())
+        network.to(context.device)
+        images = image_tensor(X, context.device)
+        trained = match(network, images, rows, classes, self._matching(), seed, context)
+        return NetworkPredictor(trained, self.n_clusters, self._inference)
+
+    def _cluster(self, X: np.ndarray, context: Context) -> np.ndarray:
+        """Soft assignments ``(n, K)`` of the clustering head with the lowest loss."""
+        features = self._stage_features(X, context)
+        k = min(SHARED_NEIGHBOURS, len(X) - 1)
+        indices = self._ask(StageRequest(neighbours, {"k": k}), features, context)["indices"]
+        z = torch.from_numpy(features).to(context.device)
+        partners = torch.from_numpy(np.array(indices)).to(context.device)
+        found: list[tuple[float, torch.Tensor]] = []
+        for number in range(self.n_heads):
+            head = self._train_head(z, indices, number, context)
+            with torch.inference_mode():
+                logits = head(z)
+                losses = [scan_loss(logits, logits[p], self.entropy_weight) for p in partners.T]
+            found.append((float(torch.stack(losses).mean()), logits.softmax(1).cpu()))
+            context.log(head=number, loss=found[-1][0])
+        return min(found, key=lambda one: one[0])[1].double().numpy()
+
+    def _train_head(
+        self, z: torch.Tensor, indices: np.ndarray, number: int, context: Context
+    ) -> ClusterHead:
+        """A clustering head on features ``z``, on the SCAN loss of pairs of neighbours."""
+        seed = derive_seed(self.random_state, f"head {number}")
+        head = ClusterHead(z.shape[1], self.n_clusters)
+        head.start_(z.cpu(), generator(seed, "head"))
+        head.to(context.device)
+        unlabelled = np.full(len(z), UNLABELLED)
+        lists = NeighbourLists.of(indices, unlabelled).to(context.device)
+
+        def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+            others = lists.draw(rows, generator(seed, "neighbours", step))
+            logits = head(z[rows])
+            return scan_loss(logits, head(z[others]), self.entropy_weight), logits
+
+        training = Training(self.head_epochs, self.head_batch_size, self.head_lr)
+        name = f"head-{number}"
+        train_phase(name, head, loss, len(z), self.n_clusters, training, seed, context)
+        return head
+
+    def _matching(self) -> Matching:
+        return Matching(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            mu=self.mu,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            threshold=self.threshold,
+            weight=self.weight,
+            ema=self.ema,
+        )
+
+    def _check_parameters(self, n: int) -> None:
+        super()._check_parameters(n)
+        check_choice("features", self.features, ("simclr",))
+        self._matching()
+        if not 0 <= self.seed_share <= 1:
+            raise ValueError(f"seed_share is {self.seed_share}; expected 0 to 1")
+        for name in ("n_heads", "head_epochs", "head_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+
+
+def surest(scores: np.ndarray, share: float, y: np.ndarray) -> np.ndarray:
+    """The unlabelled images surest of their class: of each class the same share, sorted.
+
+    How sure an image is, is the difference of its two largest scores ``(n, K)``. Without a label
+    anywhere at least one image of each class is a seed.
+    """
+    highest = np.sort(scores, 1)
+    margin, spread = highest[:, -1] - highest[:, -2], scores.argmax(1)
+    least = int((y == UNLABELLED).all())
+    found = []
+    for j in range(scores.shape[1]):
+        members = np.flatnonzero((spread == j) & (y == UNLABELLED))
+        n_seeds = max(least, round(share * len(members)))
+        found.append(members[np.argsort(-margin[members], kind="stable")[:n_seeds]])
+    return np.sort(np.concatenate(found))
+
+
+def training_rows(y: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Labelled images and seeds; the labelled ones as often as makes them half, while they are few.
+
+    Parameters
+    ----------
+    y : ``(n,)`` labels, -1 = unlabelled.
+    seeds : indices of other images.
+    """
+    labelled = np.flatnonzero(y != UNLABELLED)
+    times = max(1, len(seeds) // max(1, len(labelled)))
+    return np.concatenate([np.tile(labelled, times), seeds])

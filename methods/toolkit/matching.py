@@ -1,0 +1,245 @@
+"""Consistency training: a prediction on a weak view is the target of a strong view.
+
+Symbols: labelled images with classes p, unlabelled images u, weak views α, strong views A, the
+network's softmax p_m; B labelled and μB unlabelled images a step; threshold τ, weight λ_u.
+
+References
+----------
+Sohn, Berthelot, Li, Zhang, Carlini, Cubuk, Kurakin, Zhang and Raffel, FixMatch: Simplifying
+Semi-Supervised Learning with Consistency and Confidence, NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from methods.method import Context
+from methods.toolkit.augment import Strength, shift_and_flip, views
+from methods.toolkit.nets.resnet import SmallResNet
+from methods.toolkit.training import Batches, Loop, Losses, autocast, generator, pixels
+
+MOMENTUM = 0.9
+LOGGED_LOSSES = 20
+# A garment stays what it is when it is seen from nearer by, tilted, lit otherwise or half covered.
+STRONG = Strength(
+    area=0.5, ratio=4 / 3, flip=0.5, degrees=15, cutout=0.5, brightness=0.4, contrast=0.4
+)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How a network is trained on labelled and unlabelled images.
+
+    Parameters
+    ----------
+    steps : optimiser steps, whatever the number of images.
+    batch_size, mu : labelled images a step (at most all of them), and how many times as many
+        unlabelled ones.
+    lr, weight_decay : of SGD with Nesterov's momentum; the rate falls as a cosine.
+    threshold : τ, from which probability on a prediction is a target.
+    weight : λ_u, of the loss of the unlabelled images.
+    ema : decay of the running mean of the weights, which is what is scored. Early on it is
+        (1 + step) / (10 + step), so that a short training is not a mean of its beginnings.
+
+    Raises
+    ------
+    ValueError : a parameter out of its range.
+    """
+
+    steps: int
+    batch_size: int
+    mu: int
+    lr: float
+    weight_decay: float
+    threshold: float
+    weight: float
+    ema: float
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "mu"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr is {self.lr}; expected a positive number")
+        for name in ("weight_decay", "weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
+        for name in ("threshold", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more, below 1")
+
+
+class Classifier(nn.Sequential):
+    """A `SmallResNet` and a linear layer on its features.
+
+    Parameters
+    ----------
+    image_shape, width, feature_dim : see `SmallResNet`.
+    n_classes : number of outputs.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, ...], width: int, feature_dim: int, n_classes: int
+    ) -> None:
+        super().__init__(
+            SmallResNet(image_shape, width, feature_dim), nn.Linear(feature_dim, n_classes)
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(n, c, h, w)`` to logits ``(n, n_classes)``."""
+        return super().forward(images.contiguous(memory_format=torch.channels_last))
+
+
+def consistency_loss(
+    weak: torch.Tensor, strong: torch.Tensor, threshold: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of unlabelled images, and the share of them that have a target.
+
+    The class that is most probable in the weak view is the target of the strong view where its
+    probability is at least `threshold`; the others count as 0.
+
+    Parameters
+    ----------
+    weak, strong : logits ``(m, K)`` of the views; no gradient goes to `weak`.
+
+    Returns
+    -------
+    Two scalars.
+
+    References
+    ----------
+    Sohn et al., NeurIPS 2020, equation 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weak = torch.tensor([[9.0, 0.0], [0.1, 0.0]])  # the second is not confident
+    >>> loss, share = consistency_loss(weak, torch.zeros(2, 2), threshold=0.95)
+    >>> round(loss.item(), 4), share.item()  # log(2) / 2
+    (0.3466, 0.5)
+    """
+    confidence, target = weak.detach().softmax(1).max(1)
+    confident = (confidence >= threshold).float()
+    loss = (F.cross_entropy(strong, target, reduction="none") * confident).mean()
+    return loss, confident.mean()
+
+
+def match(
+    network: nn.Module,
+    images: torch.Tensor,
+    labelled: np.ndarray,
+    classes: np.ndarray,
+    matching: Matching,
+    seed: int,
+    context: Context,
+) -> nn.Module:
+    """Train `network` on labelled images, and on all images by consistency.
+
+    Parameters
+    ----------
+    network : on the device of the images; images ``(n, c, h, w)`` in [0, 1] to logits ``(n, K)``.
+    images : uint8 ``(n, c, h, w)``, labelled ones included, as in the paper.
+    labelled, classes : ``(m,)`` int64, which of them are labelled, and their classes.
+    seed : of the order of the images and of the views.
+
+    Returns
+    -------
+    The running mean of the network over the steps, in evaluation mode.
+
+    Raises
+    ------
+    FloatingPointError : a loss that is logged is not finite.
+
+    References
+    ----------
+    Sohn et al., NeurIPS 2020, algorithm 1. The targets come from a pass of their own, so that the
+    weak views are not in one batch norm with the strong ones.
+    """
+    mean = copy.deepcopy(network).eval().requires_grad_(False)
+    optimiser = torch.optim.SGD(
+        network.parameters(),
+        lr=matching.lr,
+        momentum=MOMENTUM,
+        weight_decay=matching.weight_decay,
+        nesterov=True,
+        fused=True,
+    )
+    known = torch.from_numpy(labelled).to(images.device)
+    y = torch.from_numpy(classes).to(images.device)
+    loss = _match_losses(network, images, known, y, matching, seed, context)
+    size = matching.mu * min(matching.batch_size, len(labelled))
+    batches = Batches(len(images), size, seed, context.device, whole=True)
+
+    def rate(step: int) -> float:
+        return matching.lr * math.cos(7 * math.pi * step / (16 * matching.steps))
+
+    parts = {"network": network, "mean": mean}
+    loop = Loop("matching", loss, optimiser, batches, context, parts, schedule=rate)
+    log_every = max(1, matching.steps // LOGGED_LOSSES)
+    network.train()
+    for rows in loop.steps(matching.steps):
+        loop.descend(rows)
+        average_(mean, network, min(matching.ema, (1 + loop.done) / (10 + loop.done)))
+        if loop.done % log_every == 0:
+            supervised, unsupervised, confident = loop.means()
+            loop.log(
+                step=loop.done,
+                loss=supervised,
+                consistency_loss=unsupervised,
+                confident=confident,
+            )
+    return mean
+
+
+def _match_losses(
+    network: nn.Module,
+    images: torch.Tensor,
+    known: torch.Tensor,
+    y: torch.Tensor,
+    matching: Matching,
+    seed: int,
+    context: Context,
+) -> Losses:
+    """The loss of a step, ℓ_s + λ_u ℓ_u, and what is watched: both parts, and the confident."""
+    labelled = Batches(len(known), matching.batch_size, seed, context.device, whole=True)
+
+    def losses(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, ...]:
+        drawing = generator(seed, "views", step)
+        own = labelled[step]
+        weak = pixels(shift_and_flip(images[rows], drawing))
+        with torch.no_grad(), autocast(context):
+            weak_logits = network(weak).float()  # (μB, K)
+        both = torch.cat(
+            [
+                pixels(shift_and_flip(images[known[own]], drawing)),
+                views(images[rows], STRONG, drawing),
+            ]
+        )
+        with autocast(context):
+            logits = network(both).float()
+        supervised = F.cross_entropy(logits[: len(own)], y[own])  # equation 3
+        unsupervised, confident = consistency_loss(
+            weak_logits, logits[len(own) :], matching.threshold
+        )
+        total = supervised + matching.weight * unsupervised
+        return total, supervised, unsupervised, confident
+
+    return losses
+
+
+@torch.no_grad()
+def average_(mean: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the weights of `mean` towards those of `network`: w ← decay·w + (1 - decay)·w_now.
+
+    Batch norm's running statistics are means already: they are taken as they are.
+    """
+    torch._foreach_lerp_(list(mean.parameters()), list(network.parameters()), 1 - decay)
+    for own, other in zip(mean.buffers(), network.buffers(), strict=True):
+        own.copy_(other)
