@@ -43,7 +43,11 @@ def main() -> NoReturn:
 All = Annotated[bool, typer.Option("--all", help="Every method.")]
 Methods = Annotated[list[str] | None, typer.Option(help="A method; repeat or use commas.")]
 Levels = Annotated[
-    list[str] | None, typer.Option(help="5% or 500; repeat or use commas. [default: all eight]")
+    list[str] | None,
+    typer.Option(
+        help="5% or 500; few: 10 to 500 labels, shares: 0 to 50 %; repeat or use commas. "
+        "[default: shares]"
+    ),
 ]
 Seeds = Annotated[int, typer.Option(help="How many seeds: 0, 1, 2, ...")]
 Protocol = Annotated[str, typer.Option(help="transductive, inductive or inductive-55k.")]
@@ -51,7 +55,9 @@ Selection = Annotated[str, typer.Option(help="stratified, random, first or repre
 Schedule = Annotated[str, typer.Option(help="paper, quick or smoke.")]
 DatasetName = Annotated[str, typer.Option(help="fashion-mnist, digits or FILE.npz.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeatable.")]
-Jobs = Annotated[int, typer.Option(help="Processes at a time; they share the threads.")]
+Jobs = Annotated[
+    str, typer.Option(help="Processes at a time, which share the threads; auto: one for each core.")
+]
 Timeout = Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[
@@ -74,7 +80,7 @@ def run(
     schedule: Schedule = "quick",
     dataset: DatasetName = "fashion-mnist",
     change: Changes = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = "auto",
     timeout: Timeout = "3h",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -123,7 +129,7 @@ def run(
     if not dry_run:
         if results.is_dir():  # not there when the run was stopped before its first record
             _print_boards(results)
-        _print_summary(summary, jobs)
+        _print_summary(summary)
     raise typer.Exit(summary.exit_status)
 
 
@@ -211,7 +217,7 @@ def verify(
         bool, typer.Option("--strict", help="Exit with 1 if a figure falls below.")
     ] = False,
     seeds: Annotated[int, typer.Option(help="With --run: how many seeds.")] = 1,
-    jobs: Annotated[int, typer.Option(help="With --run: processes at a time.")] = 1,
+    jobs: Annotated[str, typer.Option(help="With --run: processes at a time, or auto.")] = "auto",
     timeout: Annotated[
         str, typer.Option(help="With --run: limit for one trial: 30m, 3h or none.")
     ] = "3h",
@@ -385,13 +391,13 @@ def _print_boards(results: Path) -> None:
     typer.echo(f"written: {results / 'leaderboard.csv'}")
 
 
-def _print_summary(summary: Any, jobs: int) -> None:
+def _print_summary(summary: Any) -> None:
     from bench.running.progress import duration
 
     counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.counts.items()))
     typer.echo(f"trials of this run: {counts or 'none'}")
     if summary.work_seconds:
-        share = summary.work_seconds / (summary.seconds * jobs)
+        share = summary.work_seconds / (summary.seconds * summary.jobs)
         took = duration(summary.seconds)
         typer.echo(f"it took {took}, {share:.0%} of which went into fits and stages")
     if summary.stopped:

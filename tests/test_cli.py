@@ -101,7 +101,7 @@ REFUSED = {
     f"{NEAR} --protocol inductive --dataset no_test.npz": "needs a test part",
     "--method blind --level 5% --protocol inductive": "blind cannot label new images",
     "--method blind --level 5% --selection representative": "blind has no select()",
-    f"{NEAR} --jobs two": "Invalid value for '--jobs'",
+    f"{NEAR} --jobs two": "jobs is 'two'; expected a whole number, at least 1, or auto",
     f"{NEAR} --job 2": "No such option",
 }
 if importlib.util.find_spec("distributed") is None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from bench.core.errors import BenchError
 
+NVIDIA = Path("/dev/nvidiactl")  # there where its driver is loaded
+MEMORY_OF_A_JOB = 3  # GiB; fits of 70,000 images take 1 to 3
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -61,6 +63,28 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
+
+
+def resolve_jobs(jobs: int | str, device: str) -> int:
+    """How many processes run at a time; ``"auto"`` is one for each core, and one on a GPU.
+
+    On two cores two jobs of one thread did 14 % more than one of two. Each has 3 GiB of memory at
+    least.
+
+    Raises
+    ------
+    BenchError : neither ``"auto"`` nor a whole number.
+    """
+    if isinstance(jobs, int):
+        return jobs
+    if jobs != "auto":
+        if not jobs.isascii() or not jobs.isdigit():
+            raise BenchError(f"jobs is {jobs!r}; expected a whole number, at least 1, or auto")
+        return int(jobs)
+    no_gpu = device == "cpu" or not NVIDIA.exists()  # cheaper than to import torch and ask it
+    if no_gpu or resolve_device(device) == "cpu":
+        return max(1, min(core_count(), int(memory_gib() / MEMORY_OF_A_JOB)))
+    return 1
 
 
 def resolve_precision(precision: str, device: str) -> str:

@@ -22,12 +22,25 @@ from bench.core.errors import BenchError
 
 IntArray = npt.NDArray[np.int64]
 LEVELS: tuple[str, ...] = ("0%", "1%", "3%", "5%", "10%", "20%", "30%", "50%")
+FEW: tuple[str, ...] = ("10", "20", "40", "100", "250", "500")
+NAMED_LEVELS: dict[str, tuple[str, ...]] = {"shares": LEVELS, "few": FEW}
 SELECTIONS: tuple[str, ...] = ("stratified", "random", "first", "representative")
 PROTOCOLS: tuple[str, ...] = ("transductive", "inductive", "inductive-55k")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
 _COUNT = re.compile(r"[0-9]{1,12}")
 # Keeps the random numbers of one purpose apart from those of another with the same seed.
 _STREAMS = {"stratified": 1, "random": 2}
+
+
+def named_levels(levels: Sequence[str]) -> tuple[str, ...]:
+    """`levels` with ``"shares"`` and ``"few"`` replaced by the levels that they stand for.
+
+    Examples
+    --------
+    >>> named_levels(["0%", "few"])
+    ('0%', '10', '20', '40', '100', '250', '500')
+    """
+    return tuple(one for level in levels for one in NAMED_LEVELS.get(level, (level,)))
 
 
 @dataclass(frozen=True, order=True)

@@ -32,8 +32,9 @@ from methods.registry import Entry
 class Wish:
     """What a run is asked for; the fields are the options of ``bench run``.
 
-    `methods` None stands for all that are part of ``--all``. `changes` gives, per method, the
-    parameters other than its own.
+    `methods` None stands for all that are part of ``--all``. Among `levels`, ``"few"`` stands for
+    10 to 500 labels and ``"shares"`` for 0 to 50 %. `changes` gives, per method, the parameters
+    other than its own.
     """
 
     methods: Sequence[str] | None = None
@@ -52,7 +53,7 @@ def run(
     wish: Wish | None = None,
     *,
     results: str | Path = "results",
-    jobs: int = 1,
+    jobs: int | str = 1,
     timeout_s: float | None = None,
     device: str = "auto",
     backend: str = "local",
@@ -68,7 +69,8 @@ def run(
     ----------
     wish : what to run; or give its fields as keywords: ``run(methods=["kmeans"], levels=["5%"])``.
     results : folder of the records.
-    jobs : processes at a time; the threads of this machine are divided among them.
+    jobs : processes at a time; the threads of this machine are divided among them. ``"auto"``:
+        see `machine.resolve_jobs`.
     timeout_s : seconds after which a trial or stage is killed; None sets no limit.
     device : ``auto``, ``cpu`` or ``cuda``.
     backend, scheduler : ``local``, or ``dask`` with the address of a scheduler.
@@ -87,6 +89,7 @@ def run(
     start = time.monotonic()
     wish = wish or Wish(**wishes)
     console = console or Console(quiet=True)
+    jobs = machine.resolve_jobs(jobs, device)
     _check_options(wish, Path(results), jobs, timeout_s, backend, rerun)
     limits = Limits(jobs, timeout_s, backend, scheduler)
     forks = not dry_run and is_available() and backend == "local"
@@ -102,7 +105,7 @@ def run(
         if not dry_run:
             summary = _carry_out(plan, limits, around, console, server)
     summary.broken_plugins = len(problems)
-    summary.seconds = time.monotonic() - start
+    summary.seconds, summary.jobs = time.monotonic() - start, jobs
     return summary
 
 
@@ -239,7 +242,8 @@ def describe(plan: Plan, around: Surroundings) -> str:
     template = around.template
     lines = [
         f"{len(plan.trials)} trials to run, {len(plan.done)} done before; "
-        f"{template.concurrency} at a time with {template.threads} threads, "
+        f"{template.concurrency} at a time with {template.threads} "
+        f"thread{'s' if template.threads > 1 else ''} each, "
         f"on {template.device} in {around.precision}; records in {template.results}"
     ]
     for trials, why, option in (
@@ -282,7 +286,7 @@ def _grid(wish: Wish, entries: tuple[Entry, ...], data: datasets.Dataset) -> Gri
         dataset_digest=data.digest,
         n_classes=data.n_classes,
         entries=entries,
-        levels=tuple(wish.levels),
+        levels=splits.named_levels(wish.levels),
         seeds=wish.seeds,
         protocol=wish.protocol,
         selection=wish.selection,

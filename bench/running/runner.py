@@ -57,7 +57,7 @@ class Summary:
 
     `failed_before` counts trials that were asked for, failed in an earlier run and were left so.
     `seconds` is what the run took, `work_seconds` what methods took in fits and stages that ended,
-    all processes together; 0 under dask, which tells nothing of that.
+    all processes together, `jobs` at a time; 0 under dask, which tells nothing of that.
     """
 
     counts: dict[str, int]
@@ -67,6 +67,7 @@ class Summary:
     broken_plugins: int = 0
     seconds: float = 0.0
     work_seconds: float = 0.0
+    jobs: int = 1
 
     @property
     def exit_status(self) -> int:
