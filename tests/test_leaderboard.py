@@ -251,6 +251,23 @@ def test_levels_are_ranked_apart_and_ordered_by_size(make_record: MakeRecord) ->
     ]
 
 
+def test_numbers_of_labels_are_a_board_of_their_own(make_record: MakeRecord) -> None:
+    values = {"0%": (0.1, 0.2), "5%": (0.4, 0.3), "10": (0.1, 0.9), "500": (0.2, 0.8)}
+    records = [
+        make_record(value, method=method, level=level)
+        for level, pair in values.items()
+        for method, value in zip("ab", pair, strict=True)
+    ]
+    shares, counts = boards(table_of(records))
+    assert shares.columns[1:3] == ["0%", "5%"]
+    assert counts.columns[1:3] == ["10", "500"]
+    assert counts.title == f"{shares.title} · numbers of labels"
+    assert [row[0].text for row in shares.rows] == ["a", "b"]
+    assert [row[0].text for row in counts.rows] == ["b", "a"]
+    (alone,) = boards(table_of(records[-2:]))
+    assert alone.title == shares.title
+
+
 @pytest.mark.parametrize(
     ("field", "one", "other"),
     [

@@ -178,10 +178,26 @@ class Board:
     notes: list[str]
 
 
+def settings(table: pd.DataFrame) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The rows of each board: its dataset, protocol, selection and schedule, and those rows.
+
+    Where a setting has both shares and numbers of labels, the latter are a board of their own,
+    whose key ends in ``"numbers of labels"``: a mean rank is over levels seen side by side.
+    """
+    found = []
+    for key, rows in table.groupby(BOARD_KEYS, sort=True):
+        levels = {text: Level.parse(text) for text in rows["level"].unique()}
+        counts = rows["level"].map(lambda text, known=levels: known[text].is_count)
+        both = counts.any() and any(not x.is_count and x.amount > 0 for x in levels.values())
+        found.append((tuple(map(str, key)), rows[~counts] if both else rows))
+        if both:
+            found.append(((*map(str, key), "numbers of labels"), rows[counts]))
+    return found
+
+
 def boards(table: pd.DataFrame) -> list[Board]:
-    """A board of methods × levels for every setting, methods with the best mean rank first."""
-    groups = table.groupby(BOARD_KEYS, sort=True)
-    return [_board([str(part) for part in key], board) for key, board in groups]
+    """A board of methods × levels for each of `settings`, methods with the best mean rank first."""
+    return [_board(list(key), rows) for key, rows in settings(table)]
 
 
 def _board(key: list[str], board: pd.DataFrame) -> Board:
@@ -200,9 +216,10 @@ def _board(key: list[str], board: pd.DataFrame) -> Board:
         + [Cell("" if pd.isna(s[name]) else f"{s[name]:.1f}") for s in (fit, shared)]
         for name in order
     ]
-    dataset, protocol, selection, schedule = key
+    dataset, protocol, selection, schedule, *which = key
     what = "the unlabelled images" if protocol == "transductive" else "the test images"
-    title = f"{dataset} · {protocol} · {selection} labels · schedule {schedule}"
+    settings = [dataset, protocol, f"{selection} labels", f"schedule {schedule}", *which]
+    title = " · ".join(settings)
     return Board(
         title, ["method", *levels, "mean rank", "fit s", "shared s"], rows, _notes(board, what)
     )

@@ -168,17 +168,18 @@ def augmentation_sheet(name: str, images: Images) -> Sheet:
 
 
 def board_sections(records: Sequence[Record], store: Store, images: Images) -> list[Section]:
-    """A section for every dataset, protocol, selection and schedule, the largest board first."""
+    """A section for every board, the largest one first."""
     table = leaderboard.aggregate(pd.DataFrame([flatten_record(record) for record in records]))
     variants = table["variant"].map(lambda variant: f" {variant}" if variant else "")
     table = table.assign(name=table["method"] + variants)
     look = figures.styles(table["name"])
-    groups = table.groupby(BOARD_KEYS, sort=True)
-    pairs = list(zip(groups, leaderboard.boards(table), strict=True))
+    pairs = list(zip(leaderboard.settings(table), leaderboard.boards(table), strict=True))
     sections = []
     for (key, rows), board in sorted(pairs, key=lambda pair: -len(pair[0][1])):
-        of_it = [r for r in records if _key(r) == key]
-        sections.append(_section(board, rows, of_it, look, store, images))
+        levels = set(rows["level"])
+        of_it = [r for r in records if _key(r) == key[:4] and r["trial"]["level"] in levels]
+        anchor = _slug("-".join(key))
+        sections.append(_section(anchor, board, rows, of_it, look, store, images))
     return sections
 
 
@@ -187,6 +188,7 @@ def _key(record: Record) -> tuple[str, ...]:
 
 
 def _section(
+    anchor: str,
     board: Board,
     rows: pd.DataFrame,
     records: Sequence[Record],
@@ -194,7 +196,6 @@ def _section(
     store: Store,
     images: Images,
 ) -> Section:
-    anchor = _slug("-".join(str(rows.iloc[0][key]) for key in BOARD_KEYS))
     good = rows[rows["headline_mean"].notna()]
     level = views.reference_level((rows if good.empty else good)["level"])
     section = Section(board, anchor, _lead(good, level))
