@@ -232,7 +232,7 @@ def test_refuses(wrong: dict[str, object], message: str) -> None:
 
 
 def test_same_accuracy_as_graphlearning() -> None:
-    peer = pytest.importorskip("graphlearning", reason="the peer, of the extra `peers`").ssl
+    peer = pytest.importorskip("graphlearning", reason="the peer: pip install graphlearning (it is compiled)").ssl
     rows, truth = sample_rows()
     W = graph_of(rows, k=10)
     labelled = np.concatenate([np.flatnonzero(truth == c)[:3] for c in range(10)])
