@@ -43,6 +43,7 @@ SHORT: dict[str, Any] = {
     "selflabel_threshold": 0.2,
     "epochs": 5,
 }
+SHORT_FEATURES: dict[str, Any] = {"simclr_epochs": 1, "simclr_batch_size": 300}
 UNANNOUNCED: dict[str, dict[str, Any]] = {"neighbours": {"k": 5}}  # their input is another stage's
 
 Outcome = dict[str, Any]
@@ -80,8 +81,10 @@ def _images() -> tuple[np.ndarray, np.ndarray]:
 
 def _built(entry: Entry) -> Method:
     """The method in ``smoke``; what learns from SimCLR's features trains still less."""
-    scan = "pretrain_lr" in entry.parameters("paper")
-    return entry.build("smoke", n_clusters=10, random_state=0, **(SHORT if scan else {}))
+    params = entry.parameters("paper")
+    scan, on_features = "pretrain_lr" in params, "simclr_epochs" in params
+    short = SHORT if scan else SHORT_FEATURES if on_features else {}
+    return entry.build("smoke", n_clusters=10, random_state=0, **short)
 
 
 def _of_method(name: str) -> Outcome:
