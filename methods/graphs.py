@@ -24,23 +24,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from methods.method import UNLABELLED, Context, StageRequest, Tags, check_choice
+from methods.method import UNLABELLED, Context, Tags, check_choice
 from methods.registry import register
 from methods.toolkit.features import FeatureMethod
-from methods.toolkit.graph import (
-    connected,
-    degrees,
-    distances_to,
-    gaussian_graph,
-    nearest_rows,
-    solve,
-)
-from methods.toolkit.stages.neighbours import neighbours
+from methods.toolkit.graph import NeighbourMethod, connected, degrees, gaussian_graph, solve
 
-GRAPH_FEATURES = ("simclr", "autoencoder")
 PRIORS = ("labels", "uniform")
-SHARED_NEIGHBOURS = 20  # as many as SCAN asks for: one search serves both
-SAME_PLACE = 1e-4  # of the features' size: what float32 leaves open from one batch to another
 BALANCED = 1e-3  # largest error of a class's share after `with_volumes`
 Progress = Callable[[int, int], None]
 
@@ -160,18 +149,16 @@ def poisson_mbo(
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class GraphMethod(FeatureMethod):
-    """What Laplace and Poisson learning share: the graph, its solver, and the rule for new images.
+class GraphMethod(NeighbourMethod):
+    """What Laplace and Poisson learning share: the graph, and the solver.
 
     An image that is not in the graph takes the mean scores of the images of it that are nearest.
 
     Parameters
     ----------
-    features : ``"simclr"`` or ``"autoencoder"``; their own parameters: see `FeatureMethod`.
-    n_neighbors : k, the nearest others that each image is joined with, and the fitted images that
-        decide on a new one.
     tol : of the solver: end when the residual is this share of the right side.
     max_iter : most iterations of the solver for a class.
+    All others: see `NeighbourMethod`.
 
     Attributes
     ----------
@@ -181,7 +168,6 @@ class GraphMethod(FeatureMethod):
 
     tags: ClassVar[Tags] = Tags(needs_labels=True, family="graph")
 
-    n_neighbors: int = 10
     tol: float = 1e-5
     max_iter: int = 2000
 
@@ -190,7 +176,7 @@ class GraphMethod(FeatureMethod):
     ) -> Self:
         """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
 
-        Height and width are at least 8.
+        Height and width are at least 8, except for the features ``"pixels"``.
 
         Raises
         ------
@@ -202,10 +188,11 @@ class GraphMethod(FeatureMethod):
                 f"{type(self).__name__} spreads labels and y holds none (all -1): label some, or "
                 "choose a method that needs no labels"
             )
-        features = self._stage_features(X, context)
-        self._rows = self._scaled(features)
-        graph = self._graph(features, context)
-        self.scores_ = self.propagate(graph, self._one_hot(y), context)
+        graph = gaussian_graph(*self._find_neighbours(X, context))
+        graph = connected(graph, self._rows)
+        context.log(graph_edges=graph.nnz // 2)
+        Y = np.eye(self.n_clusters + 1)[y, : self.n_clusters]  # a row of 0 for -1
+        self.scores_ = self.propagate(graph, Y, context)
         self.labels_ = self.scores_.argmax(1)
         return self
 
@@ -215,33 +202,7 @@ class GraphMethod(FeatureMethod):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The class ``(n,)`` int64 with the largest score of each image."""
-        return self._scores_of(X).argmax(1)
-
-    def _scores_of(self, X: np.ndarray) -> np.ndarray:
-        """The mean scores ``(n, K)`` of the fitted images nearest to each.
-
-        An image at the very place of fitted ones takes the mean of these alone, so that a fitted
-        image keeps its own.
-        """
-        indices, distances = nearest_rows(self.transform(X), self._rows, self.n_neighbors)
-        size = float(np.sqrt(np.square(self._rows).sum(1).mean()))
-        here = distances <= SAME_PLACE * size
-        weights = np.where(here.any(1, keepdims=True), here, 1.0)
-        weights /= weights.sum(1, keepdims=True)
-        return np.einsum("mk,mkc->mc", weights, self.scores_[indices])
-
-    def _graph(self, features: np.ndarray, context: Context) -> sparse.csr_array:
-        """The connected graph of the fitted images, whose rows are their scaled `features`."""
-        n, k = len(self._rows), self.n_neighbors
-        if self.features == "simclr":
-            request = StageRequest(neighbours, {"k": min(max(k, SHARED_NEIGHBOURS), n - 1)})
-            indices = self._ask(request, features, context)["indices"][:, :k]
-            distances = distances_to(indices, self._rows, self._rows)
-        else:
-            indices, distances = nearest_others(self._rows, k)
-        graph = connected(gaussian_graph(indices, distances), self._rows)
-        context.log(graph_edges=graph.nnz // 2)
-        return graph
+        return self._mean_of_nearest(X, self.scores_).argmax(1)
 
     def _solver(self, context: Context) -> Callable[..., np.ndarray]:
         def progress(done: int, total: int) -> None:
@@ -249,30 +210,13 @@ class GraphMethod(FeatureMethod):
 
         return lambda A, B: solve(A, B, self.tol, self.max_iter, progress)
 
-    def _one_hot(self, y: np.ndarray) -> np.ndarray:
-        """Y ``(n, K)`` float64, rows of 0 where unlabelled."""
-        return np.eye(self.n_clusters + 1)[y, : self.n_clusters]
-
     def _check_parameters(self, n: int) -> None:
-        check_choice("features", self.features, GRAPH_FEATURES)
-        if not 1 <= self.n_neighbors < n:
-            raise ValueError(
-                f"n_neighbors is {self.n_neighbors} with {n} images; expected 1 to {n - 1}, since "
-                "an image is not its own neighbour"
-            )
+        super()._check_parameters(n)
         if not (0 < self.tol < 1 and self.max_iter >= 1):
             raise ValueError(
                 f"tol is {self.tol}, max_iter is {self.max_iter}; expected between 0 and 1, and at "
                 "least 1"
             )
-
-
-def nearest_others(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and distances ``(n, k)`` of the k other rows nearest to each row."""
-    indices, distances = nearest_rows(rows, rows, k + 1)
-    itself = indices == np.arange(len(rows))[:, None]
-    itself[~itself.any(1), -1] = True  # among copies of itself it may not be found
-    return indices[~itself].reshape(-1, k), distances[~itself].reshape(-1, k)
 
 
 @register("laplace")

@@ -16,21 +16,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from methods.baselines import FeatureKMeans
 from methods.method import UNLABELLED, Context, Tags, derive_seed
 from methods.registry import register
-from methods.toolkit.features import FeatureMethod
 from methods.toolkit.naming import cluster_of_each_class
-from methods.toolkit.rows import Clustered, kmeans_of_rows
+from methods.toolkit.rows import Clustered
 from methods.toolkit.stages.kmeans import nearest
 
 NOBODY = -1
-AT_LEAST = dict(n_init=1, max_iter=1, tol=0, w=0, n_pairs=0)
+AT_LEAST = dict(max_iter=1, tol=0, w=0, n_pairs=0)
 # From the costs ½·|x - mu|² (n, K) and the clusters before to the clusters now, and what the
 # objective adds to the sum of their costs.
 Assign = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]]
@@ -190,69 +190,6 @@ def icm(
     return found
 
 
-@register("simclr-kmeans")
-@dataclass(eq=False, repr=False, kw_only=True)
-class FeatureKMeans(FeatureMethod):
-    """k-means on features that were learnt without labels; ignores labels.
-
-    Parameters
-    ----------
-    n_init : runs, of which the one with the smallest inertia counts.
-    All others: see `FeatureMethod`.
-
-    Attributes
-    ----------
-    labels_ : ``(n,)`` int64, the nearest centre of each image.
-    cluster_centers_ : ``(n_clusters, d)`` float32.
-    """
-
-    tags: ClassVar[Tags] = Tags(uses_labels=False, family="k-means")
-    schedules: ClassVar[dict[str, dict[str, Any]]] = {
-        "quick": FeatureMethod.schedules["quick"] | {"n_init": 5},
-        "smoke": FeatureMethod.schedules["smoke"] | {"n_init": 2},
-    }
-
-    n_init: int = 20
-
-    def fit(
-        self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
-    ) -> Self:
-        """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
-
-        Height and width are at least 8, except for the features ``"pixels"``.
-
-        Raises
-        ------
-        ValueError : images, labels or a parameter that cannot be used.
-        """
-        X, y, context = self._begin(X, y, context)
-        x = self._learn_features(X, context)
-        self.cluster_centers_ = self._cluster(x, y, context).centres
-        self.labels_ = nearest(x, self.cluster_centers_)[0]
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The nearest centre ``(n,)`` int64 of each image's features."""
-        return nearest(self.transform(X), self.cluster_centers_)[0]
-
-    def _cluster(self, x: np.ndarray, y: np.ndarray, context: Context) -> Clustered:
-        """The centres, and the clusters of the features ``(n, d)`` when they were found."""
-        seed = derive_seed(self.random_state, "kmeans")
-        return kmeans_of_rows(x, self.n_clusters, self.n_init, seed)
-
-    def _check_parameters(self, n: int) -> None:
-        super()._check_parameters(n)
-        if not 1 <= self.n_clusters <= n:
-            raise ValueError(
-                f"n_clusters is {self.n_clusters} for {n} images; expected 1 to {n}: ask for fewer"
-            )
-        for name, least in AT_LEAST.items():
-            if not least <= getattr(self, name, least) < math.inf:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; expected a finite number, at least {least}"
-                )
-
-
 @register("seeded-kmeans")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SeededKMeans(FeatureKMeans):
@@ -276,6 +213,7 @@ class SeededKMeans(FeatureKMeans):
     Basu, Banerjee and Mooney, ICML 2002, figure 1.
     """
 
+    version: ClassVar[int] = 1
     tags: ClassVar[Tags] = Tags(without_labels="simclr-kmeans", family="k-means")
 
     max_iter: int = 300
@@ -287,6 +225,14 @@ class SeededKMeans(FeatureKMeans):
         clusters, assign = self._start(x, y)
         mu = self._first_centres(x, clusters)
         return lloyd(x, mu, clusters, assign, self.max_iter, self.tol, context)
+
+    def _check_parameters(self, n: int) -> None:
+        super()._check_parameters(n)
+        for name, least in AT_LEAST.items():
+            if not least <= getattr(self, name, least) < math.inf:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}; expected a finite number, at least {least}"
+                )
 
     def _start(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, Assign]:
         """The first members ``(n,)`` of clusters, and how the iterations assign."""

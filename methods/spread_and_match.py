@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
-from methods.graphs import SHARED_NEIGHBOURS, PoissonMBO
+from methods.graphs import PoissonMBO
 from methods.method import (
     UNLABELLED,
     Context,
@@ -37,6 +37,7 @@ from methods.registry import register
 from methods.scan.losses import scan_loss
 from methods.scan.network import ClusterHead
 from methods.scan.phases import Training, train_phase
+from methods.toolkit.graph import SHARED_NEIGHBOURS
 from methods.toolkit.heads.outputs import NetworkPredictor
 from methods.toolkit.matching import Classifier, Matching, match
 from methods.toolkit.nets.resnet import he_

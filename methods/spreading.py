@@ -1,9 +1,9 @@
-"""Label spreading over the nearest-neighbour graph of an autoencoder's embedding.
+"""Label spreading over the nearest-neighbour graph of features that were learnt without labels.
 
 The labelled instances hand their labels to their neighbours in the graph, these to theirs, and so
 on. The iteration is scikit-learn's; the graph and the rule for new images stand here.
 
-Notation: embeddings ``z`` ``(n, d)``, graph ``W`` ``(n, n)`` sparse, label distributions ``F``
+Notation: features ``z`` ``(n, d)``, graph ``W`` ``(n, n)`` sparse, label distributions ``F``
 ``(n, K)`` of n instances and K classes.
 
 References
@@ -19,17 +19,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy import sparse
 from sklearn import semi_supervised
-from sklearn.neighbors import NearestNeighbors
 
-from methods.baselines import AutoencoderKMeans
-from methods.method import UNLABELLED, Context, Tags, check_like_fitted
+from methods.baselines import FeatureKMeans
+from methods.method import UNLABELLED, Context, Tags, check_like_fitted, derive_seed
 from methods.registry import register
+from methods.toolkit.graph import NeighbourMethod, nearest_rows
+from methods.toolkit.rows import kmeans_of_rows
+from methods.toolkit.stages.kmeans import nearest
 
-BLOCK = 10_000  # new images; the distributions of 7 neighbours of each are 6 MB
-SAME_PLACE = 1e-5  # of the embedding's size: what float32 leaves open from one batch to another
 
-
-def neighbour_graph(neighbours: NearestNeighbors) -> sparse.csr_array:
+def neighbour_graph(indices: np.ndarray) -> sparse.csr_array:
     """The symmetric graph W ``(n, n)`` of the fitted instances: 0 or 1, n·k to 2·n·k entries.
 
     Two instances are joined if either is among the k nearest others of the other one. Nobody is
@@ -40,9 +39,11 @@ def neighbour_graph(neighbours: NearestNeighbors) -> sparse.csr_array:
 
     Parameters
     ----------
-    neighbours : fitted; its ``n_neighbors`` is k, less than n.
+    indices : ``(n, k)``, the k nearest others of each instance.
     """
-    directed = sparse.csr_array(neighbours.kneighbors_graph(mode="connectivity"))
+    n, k = indices.shape
+    ones, starts = np.ones(n * k), np.arange(0, n * k + 1, k)
+    directed = sparse.csr_array((ones, indices.ravel(), starts), shape=(n, n))
     return directed.maximum(directed.T).tocsr()
 
 
@@ -76,45 +77,43 @@ def spread(
 def fill_from_nearest(F: np.ndarray, z: np.ndarray) -> np.ndarray:
     """`F` ``(n, K)`` with, for every row of 0, the row of the nearest instance that has another.
 
-    Nearest by the distance between the embeddings `z` ``(n, d)``. At least one row is not 0.
+    Nearest by the distance between the features `z` ``(n, d)``. At least one row is not 0.
     """
     reached = F.any(1)
     filled = F.copy()
     if not reached.all():
-        search = NearestNeighbors(n_neighbors=1).fit(z[reached])
-        nearest = search.kneighbors(z[~reached], return_distance=False)[:, 0]
+        nearest = nearest_rows(z[~reached], z[reached], 1)[0][:, 0]
         filled[~reached] = F[reached][nearest]
     return filled
 
 
 @register("label-spreading")
 @dataclass(eq=False, repr=False, kw_only=True)
-class LabelSpreading(AutoencoderKMeans):
-    """Local and global consistency on the embedding of DCEC's convolutional autoencoder.
+class LabelSpreading(NeighbourMethod):
+    """Local and global consistency on features that were learnt without labels.
 
-    scikit-learn's `LabelSpreading`, on the graph that joins every image with its nearest others in
-    the embedding (see `neighbour_graph`). It needs no n × n array: 70,000 images have at most
-    980,000 entries in the graph.
+    scikit-learn's `LabelSpreading`, on the graph that joins every image with its nearest others
+    (see `neighbour_graph`). It needs no n × n array: 70,000 images have at most 980,000 entries in
+    the graph.
 
-    An instance that no label reaches (none in its part of the graph, or more edges away than there
-    were iterations) takes the label distribution of the nearest instance, in the embedding, that
-    one did reach. Without any label there is nothing to spread: it is the baseline `cae-kmeans`.
+    An image that no label reaches (none in its part of the graph, or more edges away than there
+    were iterations) takes the label distribution of the nearest instance that one did reach.
+    Without any label there is nothing to spread: it is the k-means of the same features,
+    `cae-kmeans`.
 
     A given label can change: alpha is what the neighbours weigh against it.
 
     Parameters
     ----------
-    n_clusters : number of classes.
+    features : ``"autoencoder"``, DCEC's, or others; their own parameters: see `FeatureMethod`.
     n_neighbors : nearest others that each image is joined with, and the fitted images that decide
         on a new one.
     alpha : what the neighbours weigh against an instance's own label, above 0 and below 1.
     max_iter : most iterations; scikit-learn warns where they do not suffice.
     tol : stop when all changes of one iteration add up to less. scikit-learn's default, 1e-3, is
         for small data: with few labels among 70,000 instances it stops while labels still travel.
-    pretrain_epochs : epochs of the autoencoder.
-    batch_size, lr, embedding_dim : of the autoencoder.
-    n_init : runs of k-means without any label, where it is `cae-kmeans`.
-    random_state : seed of the autoencoder; spreading draws nothing.
+    n_init : runs of k-means without any label.
+    random_state : seed of the features; spreading draws nothing.
 
     Attributes
     ----------
@@ -123,8 +122,8 @@ class LabelSpreading(AutoencoderKMeans):
     probabilities_ : ``(n, n_clusters)`` float32, the label distributions; 0 for a class that had no
         label. Without any label, 1 for the cluster.
     label_distributions_ : the same in float64, which `predict` uses; only with labels.
+    cluster_centers_ : ``(n_clusters, d)`` float32, of k-means; only without labels.
     n_iter_ : iterations; only with labels.
-    network_ : the trained `CAE`.
 
     References
     ----------
@@ -134,19 +133,21 @@ class LabelSpreading(AutoencoderKMeans):
 
     version: ClassVar[int] = 1
     tags: ClassVar[Tags] = Tags(without_labels="cae-kmeans", family="graph")
-    schedules: ClassVar[dict[str, dict[str, Any]]] = AutoencoderKMeans.schedules
+    schedules: ClassVar[dict[str, dict[str, Any]]] = FeatureKMeans.schedules
 
+    features: str = "autoencoder"
     n_neighbors: int = 7
     alpha: float = 0.2
     max_iter: int = 1000
     tol: float = 1e-12
+    n_init: int = 20
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
     ) -> Self:
         """Fit images ``X`` ``(n, h, w[, c])`` uint8 with labels ``y`` ``(n,)``, -1 = unlabelled.
 
-        Height and width are at least 8.
+        Height and width are at least 8, except for the features ``"pixels"``.
 
         Raises
         ------
@@ -155,20 +156,15 @@ class LabelSpreading(AutoencoderKMeans):
         X, y, context = self._begin(X, y, context)
         self._spread = bool((y != UNLABELLED).any())
         if not self._spread:
-            super().fit(X, y, context)
-            self.probabilities_ = self._one_hot(self.labels_)
-            return self
-        z = self._embed(X, context)
-        self._neighbours = NearestNeighbors(n_neighbors=self.n_neighbors).fit(z)
-        self._same_place = SAME_PLACE * float(np.sqrt(np.square(z).sum(1).mean()))
-        graph = neighbour_graph(self._neighbours)
+            return self._fit_unlabelled(X, context)
+        graph = neighbour_graph(self._find_neighbours(X, context)[0])
         F, self.n_iter_ = spread(graph, y, self.n_clusters, self.alpha, self.max_iter, self.tol)
         context.log(
             spreading_iterations=self.n_iter_,
             graph_edges=graph.nnz // 2,
             unreached=int((~F.any(1)).sum()),
         )
-        self.label_distributions_ = fill_from_nearest(F, z)
+        self.label_distributions_ = fill_from_nearest(F, self._rows)
         self.probabilities_ = self.label_distributions_.astype(np.float32)
         self.labels_ = self.label_distributions_.argmax(1)
         return self
@@ -180,37 +176,34 @@ class LabelSpreading(AutoencoderKMeans):
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """The mean label distribution ``(n, n_clusters)`` float32 of each image's neighbours.
 
-        These are the `n_neighbors` fitted images nearest in the embedding, as in scikit-learn. An
+        These are the `n_neighbors` fitted images with the nearest features, as in scikit-learn. An
         image at the very place of fitted ones takes the mean of these alone, so that a fitted image
         keeps its own distribution.
         """
         return self._distributions(X).astype(np.float32)
 
+    def _fit_unlabelled(self, X: np.ndarray, context: Context) -> Self:
+        """Without labels there is nothing to spread: k-means."""
+        x = self._learn_features(X, context)
+        seed = derive_seed(self.random_state, "kmeans")  # the runs of `cae-kmeans`
+        self.cluster_centers_ = kmeans_of_rows(x, self.n_clusters, self.n_init, seed).centres
+        self.labels_ = nearest(x, self.cluster_centers_)[0]
+        self.probabilities_ = self._one_hot(self.labels_)
+        return self
+
     def _distributions(self, X: np.ndarray) -> np.ndarray:
         """`predict_proba` in float64."""
         X = check_like_fitted(self, X)
         if not self._spread:
-            return self._one_hot(super().predict(X))
-        z = self.transform(X)
-        blocks = []
-        for start in range(0, len(z), BLOCK):
-            distances, members = self._neighbours.kneighbors(z[start : start + BLOCK])  # (b, k)
-            here = distances <= self._same_place
-            weights = np.where(here.any(1, keepdims=True), here, 1.0)
-            weights /= weights.sum(1, keepdims=True)
-            blocks.append(np.einsum("bk,bkc->bc", weights, self.label_distributions_[members]))
-        return np.concatenate(blocks)
+            return self._one_hot(nearest(self.transform(X), self.cluster_centers_)[0])
+        return self._mean_of_nearest(X, self.label_distributions_)
 
     def _one_hot(self, clusters: np.ndarray) -> np.ndarray:
         return np.eye(self.n_clusters, dtype=np.float32)[clusters]
 
     def _check_parameters(self, n: int) -> None:
         """Raise ValueError for a parameter that n images cannot be spread with."""
-        if not 1 <= self.n_neighbors < n:
-            raise ValueError(
-                f"n_neighbors is {self.n_neighbors} with {n} images; expected 1 to {n - 1}, since "
-                "an image is not its own neighbour"
-            )
+        super()._check_parameters(n)
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha is {self.alpha}; expected above 0 and below 1")
         if not self.max_iter >= 1:

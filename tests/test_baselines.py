@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics.cluster import contingency_matrix
 
-from methods.baselines import AutoencoderKMeans, PixelKMeans
+from methods.baselines import FeatureKMeans, PixelKMeans
 from methods.dcec import DCEC
 from methods.method import Context, derive_seed
 from methods.registry import get
@@ -29,12 +29,12 @@ X = (_digits.images * 15.9).astype(np.uint8)[:400]  # (400, 8, 8)
 TRUTH = _digits.target.astype(np.int64)[:400]
 SHORT = {
     PixelKMeans: {"n_init": 2},
-    AutoencoderKMeans: {"pretrain_epochs": 1, "n_init": 2},
+    FeatureKMeans: {"features": "autoencoder", "autoencoder_epochs": 1, "n_init": 2},
     SupervisedLR: {"max_iter": 50},
     SupervisedMLP: {"epochs": 60},
     SupervisedCNN: {"steps": 40, "width": 16},
 }
-CLUSTERING = [PixelKMeans, AutoencoderKMeans]
+CLUSTERING = [PixelKMeans, FeatureKMeans]
 SUPERVISED = [SupervisedLR, SupervisedMLP, SupervisedCNN]
 each_method = pytest.mark.parametrize("cls", list(SHORT))
 each_clustering = pytest.mark.parametrize("cls", CLUSTERING)
@@ -53,7 +53,7 @@ def fitted(cls: type, y=None, images=X, context=None, **params):
 
 def test_registered_names_and_tags():
     classes = {name: get(name).cls for name in ("kmeans", "cae-kmeans", "supervised-lr")}
-    assert list(classes.values()) == [PixelKMeans, AutoencoderKMeans, SupervisedLR]
+    assert list(classes.values()) == [PixelKMeans, FeatureKMeans, SupervisedLR]
     assert get("supervised-mlp").cls is SupervisedMLP
     assert get("supervised-cnn").cls is SupervisedCNN
     assert not any(cls.tags.uses_labels or cls.tags.needs_labels for cls in CLUSTERING)
@@ -144,7 +144,7 @@ def test_it_asks_for_the_stages_that_it_declares(cls, n_labels):
     ("cls", "params", "at_least"),
     [
         (PixelKMeans, {}, 0.5),
-        (AutoencoderKMeans, {"pretrain_epochs": 40, "batch_size": 50}, 0.5),
+        (FeatureKMeans, {"autoencoder_epochs": 160}, 0.5),
     ],
 )
 def test_clusters_are_better_than_chance(cls, params, at_least):
@@ -163,7 +163,7 @@ def test_kmeans_is_the_stage():
 
 
 def test_cae_kmeans_clusters_the_embedding():
-    method = fitted(AutoencoderKMeans)
+    method = fitted(FeatureKMeans)
     embedding = method.transform(X)
     assert embedding.shape == (400, 10)
     assert np.array_equal(nearest(embedding, method.cluster_centers_)[0], method.labels_)
@@ -176,7 +176,7 @@ def test_cae_kmeans_clusters_the_embedding():
 def test_cae_kmeans_shares_the_autoencoder_of_dcec(schedule):
     [request] = get("cae-kmeans").build(schedule).stages(0)
     assert request == get("dcec").build(schedule).stages(0)[0]
-    assert AutoencoderKMeans().n_init == DCEC().n_init
+    assert FeatureKMeans().n_init == DCEC().n_init
 
 
 # The supervised ones
@@ -250,14 +250,14 @@ def test_the_cnn_trains_for_the_same_number_of_steps_at_every_level():
     [
         (PixelKMeans, {"n_init": 0}),
         (PixelKMeans, {"n_clusters": 401}),
-        (AutoencoderKMeans, {"pretrain_epochs": -1}),
+        (FeatureKMeans, {"autoencoder_epochs": -1}),
         (SupervisedLR, {"C": -1}),
         (SupervisedMLP, {"batch_size": 0}),
         (SupervisedCNN, {"steps": 0}),
     ],
 )
 def test_parameters_out_of_range(cls, wrong):
-    name = next(iter(wrong)).removeprefix("pretrain_")
+    name = next(iter(wrong)).removeprefix("autoencoder_")
     with pytest.raises(ValueError, match=f"{name} is {next(iter(wrong.values()))}"):
         fitted(cls, reveal(50), **wrong)
 

@@ -14,14 +14,20 @@ from methods.graphs import (
     Poisson,
     PoissonMBO,
     laplace,
-    nearest_others,
     poisson,
     poisson_mbo,
     sources,
     with_volumes,
 )
 from methods.method import UNLABELLED
-from methods.toolkit.graph import connected, degrees, gaussian_graph, nearest_rows, solve
+from methods.toolkit.graph import (
+    connected,
+    degrees,
+    gaussian_graph,
+    nearest_others,
+    nearest_rows,
+    solve,
+)
 
 SMOKE = Laplace.schedules["smoke"] | {"features": "autoencoder"}
 
@@ -52,17 +58,19 @@ def solver(A: sparse.csr_array, B: np.ndarray) -> np.ndarray:
 # --- The graph -----------------------------------------------------------------------------------
 
 
-def test_nearest_rows_are_those_of_all_distances() -> None:
+@pytest.mark.parametrize("d", [5, 40])
+def test_nearest_rows_are_those_of_all_distances(d: int) -> None:
     draws = np.random.default_rng(0)
-    queries, rows = (draws.standard_normal((n, 5)).astype(np.float32) for n in (7, 40))
+    queries, rows = (draws.standard_normal((n, d)).astype(np.float32) for n in (7, 40))
     indices, distances = nearest_rows(queries, rows, 3)
     all_of_them = np.linalg.norm(queries[:, None] - rows, axis=2)
     np.testing.assert_array_equal(indices, all_of_them.argsort(1)[:, :3])
     np.testing.assert_allclose(distances, np.sort(all_of_them, 1)[:, :3], rtol=1e-5)
 
 
-def test_nobody_is_its_own_neighbour_even_among_copies() -> None:
-    rows = np.zeros((6, 2), np.float32)
+@pytest.mark.parametrize("d", [2, 20])
+def test_nobody_is_its_own_neighbour_even_among_copies(d: int) -> None:
+    rows = np.zeros((6, d), np.float32)
     indices, distances = nearest_others(rows, 5)
     assert indices.shape == (6, 5)
     assert (indices != np.arange(6)[:, None]).all()
@@ -215,7 +223,7 @@ def test_needs_a_label() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"features": "pixels"}, "features is 'pixels'; expected one of simclr, autoencoder"),
+        ({"features": "sift"}, "features is 'sift'; expected one of simclr, autoencoder, pixels"),
         ({"n_neighbors": 300}, "n_neighbors is 300 with 300 images; expected 1 to 299"),
         ({"tol": 0.0}, "tol is 0.0, max_iter is 2000; expected"),
         ({"priors": "true"}, "priors is 'true'; expected one of labels, uniform"),
@@ -232,7 +240,9 @@ def test_refuses(wrong: dict[str, object], message: str) -> None:
 
 
 def test_same_accuracy_as_graphlearning() -> None:
-    peer = pytest.importorskip("graphlearning", reason="the peer: pip install graphlearning (it is compiled)").ssl
+    peer = pytest.importorskip(
+        "graphlearning", reason="the peer: pip install graphlearning (it is compiled)"
+    ).ssl
     rows, truth = sample_rows()
     W = graph_of(rows, k=10)
     labelled = np.concatenate([np.flatnonzero(truth == c)[:3] for c in range(10)])

@@ -121,3 +121,40 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     """Rows ``(n, d)`` scaled to length 1; a row of zeros stays one."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(lengths, np.finfo(rows.dtype).tiny)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class AutoencoderMethod(Method):
+    """A method that starts from DCEC's autoencoder and trains it on.
+
+    Parameters
+    ----------
+    n_clusters : number of clusters.
+    pretrain_epochs : epochs of the autoencoder alone.
+    batch_size, lr : images per step and Adam's learning rate.
+    embedding_dim : size of the embedding.
+    random_state : seed.
+    """
+
+    n_clusters: int = 10
+    pretrain_epochs: int = 200
+    batch_size: int = 256
+    lr: float = 1e-3
+    embedding_dim: int = 10
+    random_state: int | None = None
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """The embedding ``(n, embedding_dim)`` float32."""
+        images = image_tensor(check_like_fitted(self, X), self._inference.device)
+        return in_batches(self.network_.encoder, images, self._inference).cpu().numpy()
+
+    def stages(self, n_labels: int) -> list[StageRequest]:
+        """The autoencoder that DCEC asks for, whatever is labelled."""
+        params = {"epochs": self.pretrain_epochs, "batch_size": self.batch_size, "lr": self.lr}
+        return [StageRequest(autoencoder, params | {"embedding_dim": self.embedding_dim})]
+
+    def _embed(self, X: np.ndarray, context: Context) -> np.ndarray:
+        """The embedding ``(n, d)`` of the shared autoencoder, which becomes this method's own."""
+        pretrained = self._ask(self.stages(0)[0], X, context)
+        self.network_ = load_autoencoder(pretrained, self.image_shape_).to(context.device)
+        return np.array(pretrained["embedding"])  # a copy: the stage's arrays are memory maps

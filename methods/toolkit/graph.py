@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,15 +16,23 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.neighbors import NearestNeighbors
+
+from methods.method import Context, StageRequest
+from methods.toolkit.features import FeatureMethod
+from methods.toolkit.stages.neighbours import neighbours
 
 BLOCK = 1024  # queries; their products with 70,000 rows are 287 MB
+FEW_COLUMNS = 15  # up to here a tree finds neighbours faster
+SHARED_NEIGHBOURS = 20  # as many as SCAN asks for: one search serves both
+SAME_PLACE = 1e-5  # of the rows' size: what float32 leaves open from one batch to another
 DECAY = 4.0  # of `gaussian_graph`, as Calder et al. (2020)
 
 
 def nearest_rows(queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k rows nearest to each query, the nearest first.
 
-    All pairs are compared, a block of queries at a time.
+    Rows of few columns are searched with a tree, others by comparing all pairs.
 
     Parameters
     ----------
@@ -31,8 +40,11 @@ def nearest_rows(queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndar
 
     Returns
     -------
-    Indices ``(m, k)`` int64 and Euclidean distances ``(m, k)`` float32.
+    Indices ``(m, k)`` int64 and Euclidean distances ``(m, k)``.
     """
+    if rows.shape[1] <= FEW_COLUMNS:
+        distances, indices = NearestNeighbors(n_neighbors=k).fit(rows).kneighbors(queries)
+        return indices, distances
     to = torch.from_numpy(rows)
     half_norms = to.square().sum(1) / 2
     found = []
@@ -43,6 +55,17 @@ def nearest_rows(queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndar
     distances = distances_to(indices, queries, rows)
     order = distances.argsort(1, kind="stable")
     return np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)
+
+
+def nearest_others(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and distances ``(n, k)`` of the k other rows nearest to each row."""
+    if rows.shape[1] <= FEW_COLUMNS:
+        distances, indices = NearestNeighbors(n_neighbors=k).fit(rows).kneighbors()
+        return indices, distances
+    indices, distances = nearest_rows(rows, rows, k + 1)
+    itself = indices == np.arange(len(rows))[:, None]
+    itself[~itself.any(1), -1] = True  # among copies of itself it may not be found
+    return indices[~itself].reshape(-1, k), distances[~itself].reshape(-1, k)
 
 
 def distances_to(indices: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -136,3 +159,49 @@ def solve(
             stacklevel=2,
         )
     return X
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class NeighbourMethod(FeatureMethod):
+    """A method on the graph of nearest neighbours in its features.
+
+    Parameters
+    ----------
+    n_neighbors : k, the nearest others that each image is joined with, and the fitted images that
+        decide on a new one.
+    All others: see `FeatureMethod`.
+    """
+
+    n_neighbors: int = 10
+
+    def _find_neighbours(self, X: np.ndarray, context: Context) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and distances ``(n, k)`` of each image's nearest others; sets `_rows`."""
+        features = self._stage_features(X, context)
+        self._rows = self._scaled(features)
+        k = self.n_neighbors
+        if self.features != "simclr":
+            return nearest_others(self._rows, k)
+        request = StageRequest(neighbours, {"k": min(max(k, SHARED_NEIGHBOURS), len(X) - 1)})
+        indices = self._ask(request, features, context)["indices"][:, :k]
+        return np.array(indices), distances_to(indices, self._rows, self._rows)
+
+    def _mean_of_nearest(self, X: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """The mean ``(m, K)`` of the fitted images' `scores` ``(n, K)`` over each image's nearest.
+
+        An image at the very place of fitted ones takes the mean of these alone, so that a fitted
+        image keeps its own.
+        """
+        indices, distances = nearest_rows(self.transform(X), self._rows, self.n_neighbors)
+        size = float(np.sqrt(np.square(self._rows).sum(1).mean()))
+        here = distances <= SAME_PLACE * size
+        weights = np.where(here.any(1, keepdims=True), here, 1.0)
+        weights /= weights.sum(1, keepdims=True)
+        return np.einsum("mk,mkc->mc", weights, scores[indices])
+
+    def _check_parameters(self, n: int) -> None:
+        super()._check_parameters(n)
+        if not 1 <= self.n_neighbors < n:
+            raise ValueError(
+                f"n_neighbors is {self.n_neighbors} with {n} images; expected 1 to {n - 1}, since "
+                "an image is not its own neighbour"
+            )

@@ -14,9 +14,9 @@ from scipy import sparse
 
 from benchmarks.harness import WHOLE, Round
 from benchmarks.peers import is_installed
-from methods.graphs import laplace, nearest_others, poisson, poisson_mbo
+from methods.graphs import laplace, poisson, poisson_mbo
 from methods.method import flatten
-from methods.toolkit.graph import connected, gaussian_graph, solve
+from methods.toolkit.graph import connected, gaussian_graph, nearest_others, solve
 
 N = 70_000
 N_COLUMNS = 10  # of a random projection of the pixels: as many as an embedding has
