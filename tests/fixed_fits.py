@@ -31,6 +31,8 @@ OLDER = {
     "ONEDNN_MAX_CPU_ISA": "SSE41",
     "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
     "OPENBLAS_CORETYPE": "Nehalem",
+    "NUMBA_CPU_NAME": "nehalem",
+    "NUMBA_CPU_FEATURES": "",
 }
 # On 300 digits batch norm meets units that are nearly constant, and their rounding errors grow
 # with every step: whole passes in one batch and few of them keep the outcome one of the code.
@@ -47,9 +49,10 @@ SHORT_FEATURES: dict[str, Any] = {"simclr_epochs": 1, "simclr_batch_size": 300}
 # UMAP draws from the bits of its layout, so that rounding leads to another one: on pixels and after
 # more passes clusters lie so far apart that hardly a label depends on it.
 FAR_APART: dict[str, dict[str, Any]] = {
-    "n2d": {"features": "pixels", "n_neighbors": 10, "n_epochs": 100},
+    "n2d": {"features": "pixels", "n_epochs": 500, "n_init": 20},
     "ss-umap": {"features": "pixels", "n_epochs": 500},
 }
+SHORT_MATCHING = {"steps": 3, "batch_size": 60, "mu": 5, "threshold": 0.2, "ema": 0.5}
 UNANNOUNCED: dict[str, dict[str, Any]] = {"neighbours": {"k": 5}}  # their input is another stage's
 
 Outcome = dict[str, Any]
@@ -90,7 +93,7 @@ def _built(entry: Entry) -> Method:
     params = entry.parameters("paper")
     scan, on_features = "pretrain_lr" in params, "simclr_epochs" in params
     short = SHORT if scan else SHORT_FEATURES if on_features else {}
-    own = FAR_APART.get(entry.name, {})
+    own = SHORT_MATCHING if "mu" in params else FAR_APART.get(entry.name, {})
     return entry.build("smoke", n_clusters=10, random_state=0, **(short | own))
 
 
