@@ -27,7 +27,14 @@ from scipy import sparse
 from methods.method import UNLABELLED, Context, Tags, check_choice
 from methods.registry import register
 from methods.toolkit.features import FeatureMethod
-from methods.toolkit.graph import NeighbourMethod, connected, degrees, gaussian_graph, solve
+from methods.toolkit.graph import (
+    NeighbourMethod,
+    connected,
+    degrees,
+    gaussian_graph,
+    in_order_of_neighbours,
+    solve,
+)
 
 PRIORS = ("labels", "uniform")
 BALANCED = 1e-3  # largest error of a class's share after `with_volumes`
@@ -192,7 +199,9 @@ class GraphMethod(NeighbourMethod):
         graph = connected(graph, self._rows)
         context.log(graph_edges=graph.nnz // 2)
         Y = np.eye(self.n_clusters + 1)[y, : self.n_clusters]  # a row of 0 for -1
-        self.scores_ = self.propagate(graph, Y, context)
+        order = in_order_of_neighbours(graph)
+        self.scores_ = np.empty_like(Y)
+        self.scores_[order] = self.propagate(graph[order][:, order], Y[order], context)
         self.labels_ = self.scores_.argmax(1)
         return self
 
