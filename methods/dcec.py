@@ -31,7 +31,7 @@ from methods.method import (
     require_every_class,
 )
 from methods.registry import register
-from methods.toolkit.assignments import compared
+from methods.toolkit.assignments import compared, descend_until_settled
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.rows import kmeans_of_rows
 from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
@@ -231,17 +231,10 @@ class DCEC(Method):
             assigned.copy_(q.argmax(1))
             return q
 
-        for rows in loop.steps(self.max_iterations):
-            if loop.done % self.update_interval == 0:
-                q = refresh()
-                changed = loop.history[-1]["changed"]
-                if changed is not None and changed < self.delta:
-                    break
-            loop.descend(rows)
-        else:
-            q = refresh()
+        q, self.stopped_ = descend_until_settled(
+            loop, refresh, self.max_iterations, self.update_interval, self.delta
+        )
         self.n_iter_ = loop.done
-        self.stopped_ = "converged" if loop.done < self.max_iterations else "max_iterations"
         return q
 
     def predict(self, X: np.ndarray) -> np.ndarray:

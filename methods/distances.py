@@ -102,11 +102,6 @@ class KMeansDistances(ClassifierMethod):
         """
         X, y, context = self._begin(X, y, context)
         labelled = y != UNLABELLED
-        if not labelled.any():
-            raise ValueError(
-                "KMeansDistances learns its classifier from labelled instances and y holds none "
-                "(all -1): label some, or choose a method that needs no labels"
-            )
         lr = {"C": self.C, "multi_class": self.multi_class, "tol": self.tol}
         head = self._new_head("lr", lr | {"max_iter": self.lr_max_iter})
         found = self._ask(self.stages(0)[0], X, context)

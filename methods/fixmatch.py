@@ -8,7 +8,7 @@ Semi-Supervised Learning with Consistency and Confidence, NeurIPS 2020.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,14 +17,14 @@ from methods.method import UNLABELLED, Context, Tags, derive_seed
 from methods.registry import register
 from methods.toolkit.heads.outputs import NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
-from methods.toolkit.matching import Classifier, Matching, match
+from methods.toolkit.matching import Classifier, MatchingMethod, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.training import generator, image_tensor
 
 
 @register("fixmatch")
-@dataclass(eq=False, repr=False)
-class FixMatch(ClassifierMethod):
+@dataclass(eq=False, repr=False, kw_only=True)
+class FixMatch(MatchingMethod, ClassifierMethod):
     """FixMatch: consistency between weak and strong views, on a small residual network.
 
     Weak views are flipped and shifted, strong ones cropped, tilted, lit otherwise and half covered.
@@ -57,15 +57,6 @@ class FixMatch(ClassifierMethod):
     }
 
     n_clusters: int = 10
-    _: KW_ONLY
-    steps: int = 10_000
-    batch_size: int = 64
-    mu: int = 7
-    lr: float = 0.03
-    weight_decay: float = 5e-4
-    threshold: float = 0.95
-    weight: float = 1.0
-    ema: float = 0.999
     width: int = 32
     feature_dim: int = 512
     random_state: int | None = None
@@ -84,32 +75,11 @@ class FixMatch(ClassifierMethod):
         """
         X, y, context = self._begin(X, y, context)
         labelled = np.flatnonzero(y != UNLABELLED)
-        if len(labelled) == 0:
-            raise ValueError(
-                "FixMatch starts from labelled instances and y holds none (all -1): label some, or "
-                "choose a method that needs no labels"
-            )
         seed = derive_seed(self.random_state, "fixmatch")
         network = Classifier(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
         he_(network, generator(seed, "weights")).to(context.device)
         images = image_tensor(X, context.device)
-        matching = self._matching()
-        trained = match(network, images, labelled, y[labelled], matching, seed, context)
+        trained = match(network, images, labelled, y[labelled], self._matching(), seed, context)
         self.head_ = NetworkPredictor(trained, self.n_clusters, self._inference)
         self._label(X)
         return self
-
-    def _matching(self) -> Matching:
-        return Matching(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            mu=self.mu,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            threshold=self.threshold,
-            weight=self.weight,
-            ema=self.ema,
-        )
-
-    def _check_parameters(self, n: int) -> None:
-        self._matching()

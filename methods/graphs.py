@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from methods.method import UNLABELLED, Context, Tags, check_choice
+from methods.method import Context, Tags, check_choice
 from methods.registry import register
 from methods.toolkit.features import FeatureMethod
 from methods.toolkit.graph import (
@@ -190,11 +190,6 @@ class GraphMethod(NeighbourMethod):
         ValueError : images, labels or a parameter that cannot be used, or no label at all.
         """
         X, y, context = self._begin(X, y, context)
-        if (y == UNLABELLED).all():
-            raise ValueError(
-                f"{type(self).__name__} spreads labels and y holds none (all -1): label some, or "
-                "choose a method that needs no labels"
-            )
         graph = gaussian_graph(*self._find_neighbours(X, context))
         graph = connected(graph, self._rows)
         context.log(graph_edges=graph.nnz // 2)

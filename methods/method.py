@@ -259,11 +259,17 @@ class Method(ClusterMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError : images, labels or a parameter that cannot be used.
+        ValueError : images, labels or a parameter that cannot be used, or no label where the tags
+            say that the method needs some.
         """
         X = check_images(X)
         self._check_parameters(len(X))
         y = check_labels(y, len(X), self.n_clusters)
+        if self.tags.needs_labels and (y == UNLABELLED).all():
+            raise ValueError(
+                f"{type(self).__name__} learns from labelled instances and y holds none (all -1): "
+                "label some, or choose a method that needs no labels"
+            )
         context = context or Context()
         self.image_shape_ = X.shape[1:]
         self._inference = Context(context.device, context.precision)

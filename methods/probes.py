@@ -69,11 +69,6 @@ class LinearProbe(FeatureMethod):
         ValueError : images, labels or a parameter that cannot be used, or no label at all.
         """
         X, y, context = self._begin(X, y, context)
-        if (y == UNLABELLED).all():
-            raise ValueError(
-                f"{type(self).__name__} learns from labelled instances and y holds none (all -1): "
-                "label some, or choose a method that needs no labels"
-            )
         rows = self._learn_features(X, context)
         self._scale = float(1 / np.sqrt(np.square(rows).mean() or 1.0))
         self.head_ = self._learn(rows * self._scale, y, context)

@@ -22,7 +22,7 @@ from torch import nn
 from methods.dcec import clustering_loss, student_t, target_distribution
 from methods.method import UNLABELLED, Context, Tags, derive_seed
 from methods.registry import register
-from methods.toolkit.assignments import compared
+from methods.toolkit.assignments import compared, descend_until_settled
 from methods.toolkit.features import AutoencoderMethod
 from methods.toolkit.naming import cluster_of_each_class
 from methods.toolkit.nets.cae import CAE
@@ -205,17 +205,10 @@ class SDEC(AutoencoderMethod):
             assigned.copy_(q.argmax(1))
             return q
 
-        for rows in loop.steps(self.max_iterations):
-            if loop.done % self.update_interval == 0:
-                q = refresh()
-                changed = loop.history[-1]["changed"]
-                if changed is not None and changed < self.delta:
-                    break
-            loop.descend(rows)
-        else:
-            q = refresh()
+        q, self.stopped_ = descend_until_settled(
+            loop, refresh, self.max_iterations, self.update_interval, self.delta
+        )
         self.n_iter_ = loop.done
-        self.stopped_ = "converged" if loop.done < self.max_iterations else "max_iterations"
         return q
 
     def predict(self, X: np.ndarray) -> np.ndarray:

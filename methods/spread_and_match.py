@@ -39,7 +39,7 @@ from methods.scan.network import ClusterHead
 from methods.scan.phases import Training, train_phase
 from methods.toolkit.graph import SHARED_NEIGHBOURS
 from methods.toolkit.heads.outputs import NetworkPredictor
-from methods.toolkit.matching import Classifier, Matching, match
+from methods.toolkit.matching import Classifier, MatchingMethod, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
 from methods.toolkit.training import generator, image_tensor
@@ -47,7 +47,7 @@ from methods.toolkit.training import generator, image_tensor
 
 @register("spread-and-match")
 @dataclass(eq=False, repr=False, kw_only=True)
-class SpreadAndMatch(PoissonMBO):
+class SpreadAndMatch(MatchingMethod, PoissonMBO):
     """Poisson MBO on SimCLR's features, then FixMatch from SimCLR's weights and the surest images.
 
     Parameters
@@ -77,14 +77,6 @@ class SpreadAndMatch(PoissonMBO):
     }
 
     seed_share: float = 0.2
-    steps: int = 10_000
-    batch_size: int = 64
-    mu: int = 7
-    lr: float = 0.03
-    weight_decay: float = 5e-4
-    threshold: float = 0.95
-    weight: float = 1.0
-    ema: float = 0.999
     n_heads: int = 5
     head_epochs: int = 100
     head_batch_size: int = 128
@@ -178,22 +170,9 @@ class SpreadAndMatch(PoissonMBO):
         train_phase(name, head, loss, len(z), self.n_clusters, training, seed, context)
         return head
 
-    def _matching(self) -> Matching:
-        return Matching(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            mu=self.mu,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            threshold=self.threshold,
-            weight=self.weight,
-            ema=self.ema,
-        )
-
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
         check_choice("features", self.features, ("simclr",))
-        self._matching()
         if not 0 <= self.seed_share <= 1:
             raise ValueError(f"seed_share is {self.seed_share}; expected 0 to 1")
         for name in ("n_heads", "head_epochs", "head_batch_size"):

@@ -32,11 +32,6 @@ class Supervised(ClassifierMethod):
         """
         X, y, context = self._begin(X, y, context)
         labelled = y != UNLABELLED
-        if not labelled.any():
-            raise ValueError(
-                f"{type(self).__name__} learns from labelled instances alone and y holds none (all "
-                "-1): label some, or choose a method that needs no labels"
-            )
         params = self.get_params(deep=False)
         own = {key: params[key] for key in params if key not in ("n_clusters", "random_state")}
         head = self._new_head(self.head, own)

@@ -49,7 +49,7 @@ SHORT_FEATURES: dict[str, Any] = {"simclr_epochs": 1, "simclr_batch_size": 300}
 # UMAP draws from the bits of its layout, so that rounding leads to another one: on pixels and after
 # more passes clusters lie so far apart that hardly a label depends on it.
 FAR_APART: dict[str, dict[str, Any]] = {
-    "n2d": {"features": "pixels", "n_epochs": 500, "n_init": 20},
+    "n2d": {"features": "pixels", "n_epochs": 300, "n_init": 20},
     "ss-umap": {"features": "pixels", "n_epochs": 500},
 }
 SHORT_MATCHING = {"steps": 3, "batch_size": 60, "mu": 5, "threshold": 0.2, "ema": 0.5}

@@ -216,7 +216,7 @@ def test_priors_come_from_the_labels_or_are_equal() -> None:
 
 def test_needs_a_label() -> None:
     X, y, _ = sample()
-    with pytest.raises(ValueError, match="Poisson spreads labels and y holds none"):
+    with pytest.raises(ValueError, match="Poisson learns from labelled instances and y holds none"):
         Poisson(**SMOKE).fit(X, np.full_like(y, UNLABELLED))
 
 

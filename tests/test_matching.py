@@ -114,7 +114,7 @@ def test_the_mean_of_the_weights_is_what_counts() -> None:
 
 def test_labels_are_needed() -> None:
     X, _, _ = sample()
-    with pytest.raises(ValueError, match="FixMatch starts from labelled instances"):
+    with pytest.raises(ValueError, match="FixMatch learns from labelled instances"):
         FixMatch(**SMOKE).fit(X)
 
 

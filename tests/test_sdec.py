@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 
 import methods.sdec
 from bench.checks import sample
+from methods.baselines import FeatureKMeans
 from methods.dcec import DCEC
 from methods.method import Context
 from methods.registry import get
@@ -246,7 +247,7 @@ def test_training_moves_encoder_and_centres_alone():
 def test_it_starts_from_cae_kmeans():
     X, _ = stripes()
     same = {"n_clusters": 3, "n_init": 2, "embedding_dim": 4, "random_state": 0}
-    start = get("cae-kmeans").build(autoencoder_epochs=2, **same).fit(X)
+    start = FeatureKMeans(features="autoencoder", autoencoder_epochs=2, **same).fit(X)
     method = fitted(n_labels=0, max_iterations=0, batch_size=256)
     assert np.array_equal(method.cluster_centers_, start.cluster_centers_)
     assert np.array_equal(method.labels_, start.labels_)

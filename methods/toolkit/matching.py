@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from methods.method import Context
+from methods.method import Context, Method
 from methods.toolkit.augment import Strength, shift_and_flip, views
 from methods.toolkit.nets.resnet import SmallResNet
 from methods.toolkit.training import Batches, Loop, Losses, autocast, generator, pixels
@@ -74,6 +74,28 @@ class Matching:
         for name in ("threshold", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more, below 1")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class MatchingMethod(Method):
+    """A method that trains a network by consistency. Parameters: see `Matching`."""
+
+    steps: int = 10_000
+    batch_size: int = 64
+    mu: int = 7
+    lr: float = 0.03
+    weight_decay: float = 5e-4
+    threshold: float = 0.95
+    weight: float = 1.0
+    ema: float = 0.999
+
+    def _matching(self) -> Matching:
+        return Matching(**{one.name: getattr(self, one.name) for one in fields(Matching)})
+
+    def _check_parameters(self, n: int) -> None:
+        """Raise ValueError for a parameter that is out of range."""
+        super()._check_parameters(n)
+        self._matching()
 
 
 class Classifier(nn.Sequential):
