@@ -17,7 +17,13 @@ from threadpoolctl import threadpool_limits
 
 from methods.method import Context
 from methods.toolkit.fast import lloyd
-from methods.toolkit.fast.lloyd import Lloyd, Projection, distances, project
+from methods.toolkit.fast.lloyd import (
+    Lloyd,
+    Projection,
+    distances,
+    near_leading_directions,
+    project,
+)
 from methods.toolkit.rows import as_rows, kmeans_of_rows
 from methods.toolkit.stages.kmeans import kmeans, nearest, seed_centres
 from methods.toolkit.training import generator
@@ -466,3 +472,49 @@ def test_k_means_of_rows_gives_centres_and_the_nearest_of_them():
 def test_k_means_of_rows_refuses_a_number_of_clusters(n_clusters):
     with pytest.raises(ValueError, match=f"n_clusters is {n_clusters} for 400 instances"):
         kmeans_of_rows(as_rows(DIGITS), n_clusters, 1, 0)
+
+
+# Medium images
+
+
+def medium(n: int, d: int, seed: int = 0) -> np.ndarray:
+    """Rows ``(n, d)`` of five clusters in a space of twenty directions, and noise."""
+    draws = np.random.default_rng(seed)
+    centres, directions = draws.normal(size=(5, 20)), draws.normal(size=(20, d))
+    places = centres[np.arange(n) % 5] + 0.3 * draws.normal(size=(n, 20))
+    return (places @ directions + 0.1 * draws.normal(size=(n, d))).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(60, 3072), (300, 3072), (1500, 3072), (40, 27_648)])
+def test_long_rows_take_no_square_matrix(shape, monkeypatch):
+    """Eigenvectors of d × d took 23 s for 300 images of 32×32×3, and were stopped at 96×96×3."""
+    rows = medium(*shape)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("a d × d eigendecomposition")
+
+    monkeypatch.setattr(torch.linalg, "eigh", refuse)
+    found = cluster(rows, n_clusters=5, n_init=3)
+    assert np.array_equal(found["labels"], nearest(rows, found["centres"])[0])
+    assert all(len(np.unique(found["labels"][j::5])) == 1 for j in range(5))
+
+
+@pytest.mark.parametrize("n", [3, 64, 200])
+def test_directions_of_long_rows_are_orthonormal(n):
+    rows = torch.from_numpy(medium(n, 2000))
+    basis = Projection.of(rows).basis
+    assert basis.shape == (2000, min(n, 64))
+    torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=torch.float64))
+
+
+def test_directions_of_long_rows_hold_nearly_as_much_as_the_best():
+    rows = torch.from_numpy(medium(500, 1500)).double()
+    rows -= rows.mean(0)
+    held = (rows @ near_leading_directions(rows, 30)).square().sum()
+    best = torch.linalg.svdvals(rows)[:30].square().sum()
+    assert 0.999 < held / best <= 1 + 1e-9
+
+
+def test_constant_long_rows():
+    found = cluster(np.zeros((70, 2000), np.float32), n_clusters=2)
+    assert found["inertia"] == 0
