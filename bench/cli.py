@@ -303,14 +303,25 @@ def merge(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.")],
     results: Results = Path("results"),
 ) -> None:
-    """Adopt records from another machine, then write the leaderboard."""
+    """Adopt records from another machine, then write the leaderboard.
+
+    Exits with 1 where a record conflicts with ours or was refused.
+    """
     from bench.records import leaderboard as board
     from bench.records import store
 
+    good = True
     for folder in folders:
-        counts = store.merge(results, folder)
-        typer.echo(f"{folder}: {counts['adopted']} adopted, {counts['kept']} of ours kept")
-    board.write_csv(board.leaderboard(results), results / "leaderboard.csv")
+        merged = store.merge(results, folder)
+        typer.echo(f"{folder}: {merged.adopted} adopted, {merged.kept} of ours kept")
+        for text in merged.conflicts:
+            typer.echo(f"conflict, ours kept: {text}", err=True)
+        for text in merged.refused:
+            typer.echo(f"refused: {text}", err=True)
+        good = good and not merged.conflicts and not merged.refused
+    if any(store.Store(results).paths()):
+        board.write_csv(board.leaderboard(results), results / "leaderboard.csv")
+    raise typer.Exit(0 if good else 1)
 
 
 @app.command()

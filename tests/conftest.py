@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -77,9 +78,11 @@ def make_record(make_trial: Callable[..., Trial]) -> Callable[..., dict[str, Any
             "same_as": None,
             "headline": headline,
             "subsets": {
-                name: values | {"purity": 0.75, "contingency": [[5, 0, 0], [0, 5, 0]]}
+                name: values
+                | {"purity": 0.75, "recall": [0.5, None], "contingency": [[5, 0, 0], [0, 5, 0]]}
                 for name in ("all", "labelled", "unlabelled")
             },
+            "cluster_sizes": [5, 5],
             "cost": {
                 "fit_seconds": 2.0,
                 "predict_seconds": 0.5,
@@ -98,5 +101,22 @@ def make_record(make_trial: Callable[..., Trial]) -> Callable[..., dict[str, Any
         )
         made["versions"] = {"method": 1, "stages": {}}
         return made | (parts or {})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_true_record(make_record: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """``make_true_record(wrong=2, ...)``: a record whose scores follow from its tables."""
+    y = np.repeat([0, 1], 10)
+
+    def make(wrong: int = 2, **fields: Any) -> dict[str, Any]:
+        labels = y.copy()
+        labels[5 : 5 + wrong] = 1
+        scores = record.score(
+            y, labels, np.array([0, 10]), n_classes=2, names_needed=False, n_clusters=2
+        )
+        parts = scores | record.headline("transductive", 2, scores) | {"n_labels": 2}
+        return make_record(0.5, parts, **fields)
 
     return make

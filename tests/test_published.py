@@ -19,6 +19,7 @@ from published_records import (
     Stand,
     figure,
     put_stand_ins,
+    subset,
 )
 
 from bench.core.errors import BenchError
@@ -316,7 +317,7 @@ def test_records_made_by_other_code_are_said_so(
 
 
 def test_a_record_without_the_score_is_no_silent_gap(records: Records) -> None:
-    records.add(LR_500, 0.78, parts={"subsets": {"all": {"accuracy": 0.78}}})
+    records.add(LR_500, 0.78, parts={"subsets": {"all": subset(accuracy=0.78)}})
     with pytest.raises(BenchError, match="supervised-lr · 500 · seed 0 has no accuracy on test"):
         records.find(LR_500)
 
@@ -331,6 +332,6 @@ def test_scan_is_measured_where_there_are_records_of_cifar_10(
     records: Records, size: int, verdict: str
 ) -> None:
     assert records.find(51).reason == NEEDS_DATA
-    subsets = {"all": {"purity": 0.24, "contingency": [[size, 0]] * 10}}
+    subsets = {"all": subset(purity=0.24, contingency=[[size, 0]] * 10)}
     records.add(51, 0.24, data=Data("my-images", "4567", 10), parts={"subsets": subsets})
     assert records.find(51).verdict == verdict

@@ -19,7 +19,7 @@ from bench.core.trial import Trial
 from bench.data import datasets
 from bench.data.fashion_mnist import FASHION_MNIST
 from bench.records import views
-from bench.records.store import Store, merge
+from bench.records.store import Merged, Store, merge
 from bench.records.views import Cluster, Images, View
 from bench.running.job import Job
 from bench.running.worker import Worker
@@ -173,13 +173,13 @@ def test_a_damaged_views_file_is_said_in_one_sentence(
 
 
 def test_merge_carries_views_along(
-    tmp_path: Path, make_record: MakeRecord, make_trial: MakeTrial
+    tmp_path: Path, make_record: MakeRecord, make_true_record: MakeRecord, make_trial: MakeTrial
 ) -> None:
     ours, theirs = Store(tmp_path / "ours"), Store(tmp_path / "theirs")
-    theirs.write(make_record(), VIEW.to_json())
-    theirs.write(make_record(level="10%"))
+    theirs.write(make_true_record(), VIEW.to_json())
+    theirs.write(make_true_record(level="10%"))
     ours.write(make_record(None, level="10%"), VIEW.to_json())
-    assert merge(ours.results, theirs.results) == {"adopted": 2, "kept": 0}
+    assert merge(ours.results, theirs.results) == Merged(adopted=2)
     assert ours.read_views(make_trial()) == json.loads(json.dumps(VIEW.to_json()))
     assert ours.read_views(make_trial(level="10%")) is None, "those of a failure of ours"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
@@ -21,6 +22,29 @@ PRECISIONS = ("auto", "fp32", "bf16")
 def canonical_digest(value: Any) -> str:
     """SHA-256 of `value` as JSON with sorted keys: equal values, equal digests."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+LONGEST_NAME = 200  # bytes; file systems take 255, and a variant adds ten
+
+
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that cannot be part of a path, or that would lead out of the folder.
+
+    Raises
+    ------
+    BenchError : it is empty, ``.`` or ``..``, too long, or holds a slash, a backslash, a control
+        character, or what no file name can hold.
+    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        size = LONGEST_NAME + 1
+    bad = [c for c in name if c in "/\\" or unicodedata.category(c) == "Cc"]
+    if name in ("", ".", "..") or size > LONGEST_NAME or bad:
+        raise BenchError(
+            f"the name of the {what} is {name[:80]!r}; expected a name that a folder can have: at "
+            f"most {LONGEST_NAME} bytes, no slash, no control character"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,6 +77,8 @@ class Trial:
         ):
             if given not in known:
                 raise BenchError(f"{what} is {given!r}; expected one of {', '.join(known)}")
+        check_name("dataset", self.dataset)
+        check_name("method", self.method)
         if str(Level.parse(self.level)) != self.level:
             raise BenchError(f"level is {self.level!r}; expected {str(Level.parse(self.level))!r}")
         if self.seed < 0:

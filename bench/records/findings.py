@@ -160,7 +160,8 @@ def _find(figure: Figure, store: Store, known: Mapping[str, Data]) -> Finding:
 
 def _value(record: Record, setting: Setting) -> float:
     """The score that `setting` asks for, whether or not the trial is ranked by it."""
-    value = record["subsets"].get(setting.subset, {}).get(setting.metric)
+    subset: Mapping[str, Any] = record["subsets"].get(setting.subset, {})
+    value = subset.get(setting.metric)
     if value is None:
         title = Trial.from_json(record["trial"]).title
         raise BenchError(

@@ -272,7 +272,7 @@ def known_data(store: Store) -> dict[str, Data]:
         if path.name.endswith(".views.json"):
             continue
         record = read_record(path)
-        table = (record.get("subsets") or {}).get("all", {}).get("contingency", [])
+        table = record["subsets"]["all"]["contingency"] if record["status"] == "ok" else []
         if [sum(row) for row in table] == [CIFAR_10_IMAGES_PER_CLASS] * 10:
             trial = Trial.from_json(record["trial"])
             known.setdefault(CIFAR_10, Data(trial.dataset, trial.dataset_digest, len(table)))

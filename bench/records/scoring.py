@@ -7,15 +7,70 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Required, TypedDict, cast
+from typing import Any, Literal, Required, TypedDict, cast, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.core import metrics
 from bench.core.errors import BenchError
 from bench.core.trial import Trial, fitted_as
 
 SCHEMA = 1
+Status = Literal["ok", "failed", "timeout", "out-of-memory", "crashed", "n/a"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+OF_OK = ("n_labels", "headline", "subsets", "cluster_sizes", "cost", "environment", "history")
+
+
+class TrialFields(TypedDict):
+    """The fields of a `Trial`."""
+
+    dataset: str
+    dataset_digest: str
+    protocol: str
+    selection: str
+    schedule: str
+    method: str
+    level: str
+    seed: int
+    params: dict[str, Any]
+    variant: dict[str, Any]
+    precision: str
+
+
+class Subset(TypedDict):
+    """The metrics of some of the images, and the table that they follow from."""
+
+    n: int
+    acc: float
+    accuracy: float | None
+    nmi: float
+    ari: float
+    purity: float
+    recall: list[float | None]
+    contingency: list[list[int]]
+
+
+class Environment(TypedDict, total=False):
+    """Where a record was made."""
+
+    device: str
+    accelerator: str | None
+    processor: str
+    cores: int
+    threads: int
+    concurrency: int
+    precision: str
+    versions: dict[str, str]
+    commit: str | None
+    dirty: bool | None
+
+
+class Failed(TypedDict):
+    """Why a trial did not end ``ok``."""
+
+    message: str
+    traceback: str | None
 
 
 class Versions(TypedDict):
@@ -44,27 +99,26 @@ class Record(TypedDict, total=False):
     """
 
     schema: Required[int]
-    trial: Required[dict[str, Any]]
+    trial: Required[TrialFields]
     identity: Required[str]
-    status: Required[str]
+    status: Required[Status]
     n_labels: int
     headline: float | None
     headline_is: str
-    subsets: dict[str, dict[str, Any]]
+    subsets: dict[str, Subset]
     cluster_names: list[int] | None
     cluster_sizes: list[int]
     same_as: str | None
     fitted_as: dict[str, Any] | None
     fit: str
     cost: Cost
-    environment: dict[str, Any]
+    environment: Environment
     history: list[dict[str, Any]]
     versions: Versions
     digests: dict[str, Any]
-    error: dict[str, Any]
+    error: Failed
 
 
-STATUSES = ("ok", "failed", "timeout", "out-of-memory", "crashed", "n/a")
 FAILURES = ("failed", "timeout", "out-of-memory", "crashed")
 
 
@@ -139,13 +193,44 @@ def _score_subset(
     Its last column counts instances that the method left unassigned.
     """
     table = metrics.contingency_matrix(y, labels, n_classes=n_classes, n_clusters=n_clusters)
+    return {**_scores_of(table, mapping, named), "contingency": table.tolist()}
+
+
+def _scores_of(table: npt.ArrayLike, mapping: npt.ArrayLike | None, named: bool) -> metrics.Scores:
+    """The metrics of a table ``(n_classes, n_clusters + 1)``, its clusters named by `mapping`."""
     values = metrics.scores(table, named=named and mapping is None)
     if mapping is not None:
         renamed = metrics.map_contingency(table, mapping)
         values["accuracy"] = metrics.accuracy(contingency=renamed)
         recall = metrics.recall(contingency=renamed).tolist()
         values["recall"] = [None if math.isnan(r) else r for r in recall]
-    return {**values, "contingency": table.tolist()}
+    return values
+
+
+def check_scores(record: Record) -> None:
+    """Refuse a record whose scores do not follow from its contingency tables.
+
+    Raises
+    ------
+    BenchError : a table that is none, or a score or headline of another value.
+    """
+    if record["status"] != "ok":
+        return
+    names, n_labels = record.get("cluster_names"), record["n_labels"]
+    for subset, claimed in record["subsets"].items():
+        values = _scores_of(claimed["contingency"], names, named=n_labels > 0)
+        for metric in ("n", "acc", "accuracy", "nmi", "ari", "purity"):
+            _check_claim(f"{metric} on {subset}", claimed[metric], values[metric])
+    found = headline(record["trial"]["protocol"], n_labels, record)
+    _check_claim("headline", record["headline"], found["headline"])
+
+
+def _check_claim(what: str, claimed: float | None, found: float | None) -> None:
+    same = claimed == found or (
+        claimed is not None and found is not None and math.isclose(claimed, found, abs_tol=1e-9)
+    )
+    if not same:
+        raise BenchError(f"its {what} is {claimed}, but its contingency tables give {found}")
 
 
 def headline_name(protocol: str, n_labels: int) -> tuple[str, str]:
@@ -232,6 +317,11 @@ def make(trial: Trial, status: str, **parts: Any) -> Record:
         "status": status,
     }
     return cast(Record, head | parts)
+
+
+def error_message(record: Record) -> str | None:
+    """Why the trial did not end ``ok``; None if it did."""
+    return record["error"]["message"] if "error" in record else None
 
 
 def taken_over(record: Record, trial: Trial) -> Record:

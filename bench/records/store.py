@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import stat
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from bench.core.errors import BenchError
 from bench.core.files import write_text
 from bench.core.trial import Trial
-from bench.records.scoring import Record, Versions
+from bench.records.scoring import OF_OK, SCHEMA, Record, Versions, check_scores, error_message
 from methods import registry
 from methods.method import stage_version
 
@@ -65,8 +71,8 @@ class Store:
         if not path.exists():
             return None
         try:
-            values = json.loads(path.read_text())
-        except ValueError as error:
+            values = json.loads(read_regular(path))
+        except (BenchError, OSError, ValueError, RecursionError) as error:
             raise BenchError(f"{path} is no JSON ({error}); delete it and run again") from error
         if not isinstance(values, dict):
             raise BenchError(f"{path} holds no JSON object; delete it and run again")
@@ -80,6 +86,7 @@ class Store:
         """
         trial = Trial.from_json(record["trial"])
         path, beside = self.path(trial), self.views_path(trial)
+        self._check_below(path)
         beside.unlink(missing_ok=True)
         write_text(path, dump_record(record))
         if views is not None:
@@ -88,9 +95,25 @@ class Store:
 
     def __iter__(self) -> Iterator[Record]:
         """Every record, ordered by path."""
-        for path in sorted(self.root.glob("*/*/*/*/*.json")):
-            if not path.name.endswith(VIEWS):
-                yield read_record(path)
+        return map(read_record, self.paths())
+
+    def paths(self) -> list[Path]:
+        """Where records lie, ordered."""
+        found = sorted(self.root.glob("*/*/*/*/*.json"))
+        return [path for path in found if not path.name.endswith(VIEWS)]
+
+    def _check_below(self, path: Path) -> None:
+        """Refuse to write anywhere but below the folder of the records.
+
+        Names have been checked (`check_name`); a link in the folder could still lead elsewhere.
+        """
+        parents = path.relative_to(self.root).parents
+        links = [one for one in (self.root / parent for parent in parents) if one.is_symlink()]
+        if links:
+            raise BenchError(
+                f"{links[0]} is a symbolic link; expected a folder: records are not written "
+                "through links"
+            )
 
 
 def is_stale(record: Record) -> bool:
@@ -141,21 +164,63 @@ def dump_views(views: dict[str, Any]) -> str:
 
 
 def read_record(path: Path) -> Record:
-    """One record.
+    """One record, whose fields have the types of `Record` and whose identity is its trial's.
 
     Raises
     ------
-    BenchError : the file is no record; the message names it.
+    BenchError : the file is no record, or one of a newer version; the message names file and field.
     """
     try:
-        record = json.loads(path.read_text())
-        Trial.from_json(record["trial"])
-        record["status"], record["identity"]
-    except (BenchError, ValueError, KeyError, TypeError) as error:
+        record = _record_decoder().decode(read_regular(path))
+        identity = Trial.from_json(record["trial"]).identity
+        _check_parts(record)
+    except (BenchError, OSError, msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise BenchError(f"{path} is not a record ({error}); delete it and run again") from error
+    if record["schema"] > SCHEMA:
         raise BenchError(
-            f"{path} is not a record ({type(error).__name__}: {error}); delete it and run again"
-        ) from error
+            f"{path} is a record of schema {record['schema']}, and this version reads schemas up "
+            f"to {SCHEMA}: update fewlabels-bench"
+        )
+    if record["identity"] != identity:
+        raise BenchError(
+            f"{path} is not a record (its identity {record['identity'][:12]!r} is not that of its "
+            "trial); delete it and run again"
+        )
     return record
+
+
+def _check_parts(record: Record) -> None:
+    """Refuse a record that lacks what its status promises."""
+    expected = OF_OK if record["status"] == "ok" else ()
+    missing = [name for name in expected if name not in record]
+    if missing:
+        raise BenchError(f"its status is ok and it has no {', '.join(missing)}")
+    subsets = record.get("subsets", {})
+    sizes = {len(part[x]) for part in subsets.values() for x in ("recall", "contingency")}
+    if len(sizes) > 1:
+        raise BenchError(f"its subsets have {sorted(sizes)} classes; expected one number of them")
+    for name, part in subsets.items():
+        lengths = sorted({len(row) for row in part["contingency"]})
+        if len(lengths) > 1:
+            found = " and ".join(map(str, lengths))
+            raise BenchError(f"the contingency table of {name} has rows of {found}")
+
+
+@functools.cache
+def _record_decoder() -> msgspec.json.Decoder[Record]:
+    return msgspec.json.Decoder(Record)
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file: a pipe would wait for ever, a link may lead anywhere.
+
+    Raises
+    ------
+    BenchError : it is none. OSError : it cannot be read.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise BenchError("it is no regular file")
+    return path.read_bytes()
 
 
 def load_results(results: str | Path) -> pd.DataFrame:
@@ -187,42 +252,75 @@ def flatten_record(record: Record) -> dict[str, Any]:
         "n_labels": record.get("n_labels"),
         "same_as": record.get("same_as"),
         "headline": record.get("headline"),
-        "error": (record.get("error") or {}).get("message"),
-        "device": (record.get("environment") or {}).get("device"),
+        "error": error_message(record),
+        "device": record.get("environment", {}).get("device"),
     }
-    cost: dict[str, Any] = dict(record.get("cost") or {})
+    cost: dict[str, Any] = dict(record.get("cost", {}))
     row |= {name: cost.get(name) for name in ("fit_seconds", "stage_seconds", "peak_memory_mib")}
-    for subset, values in (record.get("subsets") or {}).items():
+    for subset, values in record.get("subsets", {}).items():
         for metric in ("acc", "accuracy", "nmi", "ari", "purity"):
             row[f"{metric}_{subset}"] = values.get(metric)
     return row
 
 
-def merge(results: Path, other: Path) -> dict[str, int]:
+@dataclass
+class Merged:
+    """What became of the records of another folder.
+
+    Attributes
+    ----------
+    adopted, kept : how many of theirs were taken over, and of ours stayed.
+    conflicts : both ended ``ok`` under one identity, with different tables; ours stayed.
+    refused : files that are no records, or claim what their tables do not say.
+    """
+
+    adopted: int = 0
+    kept: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def merge(results: Path, other: Path) -> Merged:
     """Adopt the records of another results folder, from another machine say, with their views.
 
     A record is taken over where there is none here, or where ours did not end ``ok`` and theirs
     did; otherwise ours stays.
 
-    Returns
-    -------
-    How many were ``adopted``, and how many of ours were ``kept``.
-
     Raises
     ------
-    BenchError : no such folder, no records in it, or a file in it that is not a record.
+    BenchError : no such folder, or no records in it; a record of ours that cannot be read.
     """
-    theirs = list(Store(other)) if other.is_dir() else []
-    if not theirs:
+    paths = Store(other).paths() if other.is_dir() else []
+    if not paths:
         raise BenchError(f"there are no records in {other}; expected a results folder of bench run")
-    store = Store(results)
-    counts = {"adopted": 0, "kept": 0}
-    for record in theirs:
-        trial = Trial.from_json(record["trial"])
-        path = store.path(trial)
-        ours = read_record(path) if path.exists() else None
-        better = ours is None or (ours["status"] != "ok" and record["status"] == "ok")
-        if better:
-            store.write(record, Store(other).read_views(trial))
-        counts["adopted" if better else "kept"] += 1
-    return counts
+    merged = Merged()
+    for path in paths:
+        try:
+            record = read_record(path)
+            check_scores(record)
+            views = Store(other).read_views(Trial.from_json(record["trial"]))
+        except BenchError as error:
+            merged.refused.append(f"{path}: {error}" if str(path) not in str(error) else str(error))
+        else:
+            _take_over(record, views, Store(results), merged)
+    return merged
+
+
+def _take_over(record: Record, views: dict[str, Any] | None, store: Store, merged: Merged) -> None:
+    """Write one record of theirs, or keep ours; `merged` counts it."""
+    trial = Trial.from_json(record["trial"])
+    path = store.path(trial)
+    ours = read_record(path) if os.path.lexists(path) else None
+    if ours is None or (ours["status"] != "ok" and record["status"] == "ok"):
+        store.write(record, views)
+        merged.adopted += 1
+        return
+    merged.kept += 1
+    both = ours["status"] == record["status"] == "ok" and ours["identity"] == record["identity"]
+    if both and ours["subsets"] != record["subsets"]:
+        merged.conflicts.append(f"{trial.title}: {_headline(ours)} here, {_headline(record)} there")
+
+
+def _headline(record: Record) -> str:
+    value = record.get("headline")
+    return "no headline" if value is None else f"{value:.4f}"

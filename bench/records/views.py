@@ -290,7 +290,7 @@ class Images:
 
     def class_names(self, name: str, n_classes: int) -> list[str]:
         """The names of a dataset's classes; their numbers where it is not at hand."""
-        if name == FASHION_MNIST.name:
+        if name == FASHION_MNIST.name and n_classes == len(FASHION_MNIST.class_names):
             return list(FASHION_MNIST.class_names)
         found = self.find(name)
         if isinstance(found, Dataset) and found.n_classes == n_classes:

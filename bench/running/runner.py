@@ -226,7 +226,7 @@ class Runner:
             if written is None:
                 written = self._write_failure(task, trial, outcome)
             status = written["status"]
-            message = (written.get("error") or {}).get("message")
+            message = scoring.error_message(written)
             self.summary.counts[status] = self.summary.counts.get(status, 0) + 1
             self.display.line(result_line(trial.title, status, written.get("headline"), message))
         over = sum(self.summary.counts.values())

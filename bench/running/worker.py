@@ -308,7 +308,7 @@ class Worker:
                 "path": str(path),
                 "status": finished["status"],
                 "headline": finished.get("headline"),
-                "message": (finished.get("error") or {}).get("message"),
+                "message": scoring.error_message(finished),
             }
         )
 

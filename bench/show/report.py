@@ -25,7 +25,7 @@ from bench.records import findings, leaderboard, published, views
 from bench.records.findings import Finding
 from bench.records.leaderboard import BOARD_KEYS, Board
 from bench.records.published import Setting
-from bench.records.scoring import FAILURES, Record
+from bench.records.scoring import FAILURES, Record, error_message
 from bench.records.store import Store, flatten_record, is_stale
 from bench.records.views import Images, View
 from bench.show import figures
@@ -184,7 +184,8 @@ def board_sections(records: Sequence[Record], store: Store, images: Images) -> l
 
 
 def _key(record: Record) -> tuple[str, ...]:
-    return tuple(record["trial"][name] for name in BOARD_KEYS)
+    trial: Mapping[str, Any] = record["trial"]
+    return tuple(trial[name] for name in BOARD_KEYS)
 
 
 def _section(
@@ -294,8 +295,8 @@ def recall_table(records: Iterable[Record], level: str, order: Sequence[str]) ->
         if record["status"] != "ok" or trial.level != level:
             continue
         subset = "unlabelled" if trial.protocol == "transductive" else "test"
-        recall = record["subsets"].get(subset, {}).get("recall")
-        if recall is not None:
+        if subset in record["subsets"]:
+            recall = record["subsets"][subset]["recall"]
             name = f"{trial.method} {trial.variant_text}".strip()
             found.setdefault(name, []).append(recall)
     means = {n: pd.DataFrame(found[n], dtype=float).mean() for n in order if n in found}
@@ -356,7 +357,7 @@ def _setting(setting: Setting) -> str:
 def _failure(record: Record) -> dict[str, str]:
     trial = Trial.from_json(record["trial"])
     board = " · ".join(getattr(trial, key) for key in BOARD_KEYS)
-    message = (record.get("error") or {}).get("message") or "no message"
+    message = error_message(record) or "no message"
     return {"trial": trial.title, "board": board, "status": record["status"], "message": message}
 
 
