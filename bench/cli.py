@@ -103,7 +103,7 @@ def run(
 
     wish = api.Wish(
         methods=None if all_methods else split_commas(method or []),
-        levels=split_commas(level) if level else api.LEVELS,
+        levels=split_commas(level) if level else ["shares"],
         seeds=seeds,
         protocol=protocol,
         selection=selection,

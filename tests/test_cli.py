@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from plugins_for_tests import PLAIN, PLUGINS, Ended, Place
+from rich.console import Console
 
 import bench
 from bench.cli import app, parse_changes, parse_timeout, split_commas
@@ -182,6 +183,52 @@ def test_run_from_python_refuses_too(tmp_path: Path, options: dict[str, Any], me
         bench.run(dataset="digits", results=tmp_path, **options)
 
 
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> list[list[Trial]]:
+    """The trials of each plan that is made; none of them runs."""
+    found: list[list[Trial]] = []
+
+    def plan(trials: list[Trial], around: Surroundings, rerun: str | None) -> Plan:
+        found.append(trials)
+        return Plan([], [], [], [])
+
+    monkeypatch.setattr(api, "make_plan", plan)
+    return found
+
+
+def test_one_of_a_thing_and_a_path_are_taken_as_they_are_meant(
+    tmp_path: Path, cache: Path, planned: list[list[Trial]]
+) -> None:
+    path = tmp_path / "stripes.npz"
+    np.savez(path, X=np.zeros((20, 8, 8), dtype=np.uint8), y=np.arange(20) % 2)
+    bench.run(methods="kmeans", levels="50%", dataset=path, dry_run=True)
+    ((trial,),) = planned
+    assert (trial.method, trial.level) == ("kmeans", "50%")
+    assert trial.dataset.startswith("stripes-")
+
+
+def test_levels_that_small_data_do_not_allow(
+    tmp_path: Path, cache: Path, planned: list[list[Trial]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 60 images in ten classes, 1 % to 10 % cannot be stratified: left out, unless asked for."""
+    path = tmp_path / "few.npz"
+    np.savez(path, X=np.zeros((60, 8, 8), dtype=np.uint8), y=np.arange(60) % 10)
+    wishes = {"methods": "kmeans", "dataset": path, "dry_run": True}
+    bench.run(console=Console(width=200), **wishes)
+    assert [trial.level for trial in planned[-1]] == ["0%", "20%", "30%", "50%"]
+    said = capsys.readouterr().out
+    assert said.count("left out: ") == 4
+    assert "level 5% of 60 images is 3 label(s), which cannot be stratified over 10 classes" in said
+    bench.run(levels="few", **wishes)
+    assert [trial.level for trial in planned[-1]] == ["10", "20", "40"]
+    bench.run(selection="random", **wishes)
+    assert [trial.level for trial in planned[-1]][:3] == ["0%", "1%", "3%"]
+    with pytest.raises(BenchError, match="level 5% of 60 images is 3 label"):
+        bench.run(levels=["5%"], **wishes)
+    with pytest.raises(BenchError, match="asks for 100 labels"):
+        bench.run(levels=["few", "100"], **wishes)
+
+
 def test_a_file_is_found_from_any_folder_and_its_path_is_in_no_identity(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +307,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, dic
         assert ended.status == 1, ended.text
         record = read_record(place.files()["near/5%/0"])
         record["trial"] |= {"selection": "random"}
+        record["identity"] = Trial.from_json(record["trial"]).identity
         store = Store(place.results)
         random = store.write(record)
         commands = [

@@ -115,7 +115,9 @@ def costing(fit: float, stage: float | None = None, size: int = 4) -> dict[str, 
     return {
         "cost": {
             "fit_seconds": fit,
+            "stage_seconds": stage or 0.0,
             "predict_seconds": 0.5,
+            "peak_memory_mib": 100.0,
             "stages": [row | {"seconds": stage} for row in stages],
         }
     }

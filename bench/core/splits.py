@@ -32,17 +32,6 @@ _COUNT = re.compile(r"[0-9]{1,12}")
 _STREAMS = {"stratified": 1, "random": 2}
 
 
-def named_levels(levels: Sequence[str]) -> tuple[str, ...]:
-    """`levels` with ``"shares"`` and ``"few"`` replaced by the levels that they stand for.
-
-    Examples
-    --------
-    >>> named_levels(["0%", "few"])
-    ('0%', '10', '20', '40', '100', '250', '500')
-    """
-    return tuple(one for level in levels for one in NAMED_LEVELS.get(level, (level,)))
-
-
 @dataclass(frozen=True, order=True)
 class Level:
     """How much is labelled: a share of the fitted instances (`5%`) or a count (`500`).
@@ -123,6 +112,59 @@ class Level:
                 "use a larger share, a count such as `500`, or 0% for no labels."
             )
         return n_labels
+
+
+def suitable_levels(
+    levels: Sequence[str], protocol: str, selection: str, n_fit: int, n_classes: int
+) -> tuple[list[str], list[str]]:
+    """`levels` with names such as ``"few"`` spelt out, and why some of these are left out.
+
+    Parameters
+    ----------
+    levels : levels, and names of `NAMED_LEVELS`.
+    n_fit, n_classes : fitted instances, and their classes.
+
+    Returns
+    -------
+    The levels that the data allow, and a sentence for each that a name stands for and they do not.
+
+    Raises
+    ------
+    BenchError : a level that was asked for itself is not possible.
+
+    Examples
+    --------
+    >>> suitable_levels(["few"], "transductive", "stratified", 60, 10)[0]
+    ['10', '20', '40']
+    """
+    found: list[str] = []
+    reasons = []
+    for given in levels:
+        for level in NAMED_LEVELS.get(given, (given,)):
+            try:
+                _check_level(level, protocol, selection, n_fit, n_classes)
+            except BenchError as error:
+                if given not in NAMED_LEVELS:
+                    raise
+                reasons.append(str(error))
+            else:
+                found.append(level)
+    return list(dict.fromkeys(found)), reasons
+
+
+def _check_level(level: str, protocol: str, selection: str, n_fit: int, n_classes: int) -> None:
+    """Raise BenchError for a level that cannot be, or that leaves no image to score."""
+    n_labels = Level.parse(level).n_labels(n_fit)
+    if protocol == "transductive" and n_labels == n_fit:
+        raise BenchError(
+            f"level {level} labels all {n_fit:,} images, so none is left to score; use "
+            "--protocol inductive or a lower level"
+        )
+    if selection == "stratified" and 0 < n_labels < n_classes:
+        raise BenchError(
+            f"level {level} of {n_fit:,} images is {n_labels} label(s), which cannot be stratified "
+            f"over {n_classes} classes; ask for at least {n_classes}, or use --selection random"
+        )
 
 
 def _neither_share_nor_count(text: str) -> str:

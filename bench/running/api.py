@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from bench.core import machine, splits
 from bench.core.errors import BenchError
-from bench.core.splits import LEVELS
 from bench.core.trial import Grid, check_suitable
 from bench.data import datasets
 from bench.records.store import Store
@@ -33,12 +33,12 @@ class Wish:
     """What a run is asked for; the fields are the options of ``bench run``.
 
     `methods` None stands for all that are part of ``--all``. Among `levels`, ``"few"`` stands for
-    10 to 500 labels and ``"shares"`` for 0 to 50 %. `changes` gives, per method, the parameters
-    other than its own.
+    10 to 500 labels and ``"shares"`` for 0 to 50 %, as far as the data allow. `changes` gives, per
+    method, the parameters other than its own.
     """
 
     methods: Sequence[str] | None = None
-    levels: Sequence[str] = LEVELS
+    levels: Sequence[str] = ("shares",)
     seeds: int = 1
     protocol: str = "transductive"
     selection: str = "stratified"
@@ -46,7 +46,14 @@ class Wish:
     dataset: str = "fashion-mnist"
     changes: Mapping[str, Mapping[str, Any]] | None = None
     precision: str = "auto"
-    plugins: Sequence[str] = ()
+    plugins: Sequence[str | Path] = ()
+
+    def __post_init__(self) -> None:
+        """Take one method, level or plugin for a list of one, and a dataset's path for its text."""
+        for name in ("methods", "levels", "plugins"):
+            if isinstance(given := getattr(self, name), str | Path):
+                object.__setattr__(self, name, [given])
+        object.__setattr__(self, "dataset", str(self.dataset))
 
 
 def run(
@@ -129,8 +136,13 @@ def _plan(
         store=Store(Path(template.results)),
         stages=StageStore(Path(template.cache) / "stages"),
     )
-    trials = _grid(wish, entries, data).trials()
-    _check_levels({trial.level for trial in trials}, wish.protocol, part.n_fit)
+    n_classes = len(np.unique(data.y[part.fit]))
+    levels, left_out = splits.suitable_levels(
+        wish.levels, wish.protocol, wish.selection, part.n_fit, n_classes
+    )
+    for reason in left_out:
+        _say(console, f"left out: {reason}")
+    trials = _grid(wish, entries, levels, data).trials()
     plan = make_plan(trials, around, rerun)
     _say(console, describe(plan, around))
     return plan, around
@@ -164,17 +176,6 @@ def _template(wish: Wish, results: Path, jobs: int, device: str, *, fresh: bool)
 def _threads(jobs: int) -> int:
     """How many threads each of so many jobs at a time has."""
     return max(1, machine.core_count() // jobs)
-
-
-def _check_levels(levels: set[str], protocol: str, n_fit: int) -> None:
-    """Refuse a level that cannot be, or that leaves no image to score."""
-    for level in levels:
-        n_labels = splits.Level.parse(level).n_labels(n_fit)
-        if protocol == "transductive" and n_labels == n_fit:
-            raise BenchError(
-                f"level {level} labels all {n_fit:,} images, so none is left to score; use "
-                "--protocol inductive or a lower level"
-            )
 
 
 def _check_options(
@@ -280,13 +281,15 @@ def _estimate(plan: Plan, jobs: int) -> str:
     return text + (f", and {plan.unknown} tasks of unknown length" if plan.unknown else "")
 
 
-def _grid(wish: Wish, entries: tuple[Entry, ...], data: datasets.Dataset) -> Grid:
+def _grid(
+    wish: Wish, entries: tuple[Entry, ...], levels: Sequence[str], data: datasets.Dataset
+) -> Grid:
     return Grid(
         dataset=data.name,
         dataset_digest=data.digest,
         n_classes=data.n_classes,
         entries=entries,
-        levels=splits.named_levels(wish.levels),
+        levels=tuple(levels),
         seeds=wish.seeds,
         protocol=wish.protocol,
         selection=wish.selection,
