@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -27,7 +29,13 @@ Plugins = Annotated[
 
 
 def main() -> NoReturn:
-    """Run the command; what the user got wrong becomes one sentence and exit status 2."""
+    """Run the command; what the user got wrong becomes one sentence and exit status 2.
+
+    What a terminal or pipe cannot show is replaced: display never ends a run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except Exception as error:

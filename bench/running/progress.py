@@ -6,11 +6,10 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-MARKS = {"ok": "[green]ok[/]", "n/a": "[dim]n/a[/]"}
+STYLES = {"ok": "green", "n/a": "dim"}
 
 
 def duration(seconds: float) -> str:
@@ -50,7 +49,7 @@ class Display:
     def __init__(self, console: Console, n_trials: int, seconds: float | None) -> None:
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             Count(),
             TimeLeft(),
@@ -74,9 +73,7 @@ class Display:
     def start(self, job: int, title: str) -> None:
         """Show a bar for a job."""
         now = time.monotonic()
-        self._tasks[job] = self._progress.add_task(
-            escape(title), total=None, unit="", since=now, left=None
-        )
+        self._tasks[job] = self._progress.add_task(title, total=None, unit="", since=now, left=None)
 
     def event(self, job: int, title: str, event: dict[str, Any]) -> None:
         """Show what a worker says of itself: the stage it is in, how far its loop has come."""
@@ -101,7 +98,7 @@ class Display:
         """Take the bar of a job away."""
         self._progress.remove_task(self._tasks.pop(job))
 
-    def line(self, text: str) -> None:
+    def line(self, text: Text) -> None:
         """Print one line above the bars."""
         self.console.print(text, highlight=False)
 
@@ -112,11 +109,11 @@ class Display:
 
 def _inside(title: str, stage: str | None) -> str:
     """A job's title with the stage it is in, unless the job is that stage."""
-    return escape(title if stage is None or title.endswith(stage) else f"{title} · {stage}")
+    return title if stage is None or title.endswith(stage) else f"{title} · {stage}"
 
 
-def result_line(title: str, status: str, headline: float | None, message: str | None) -> str:
-    """One finished trial for the terminal; what stands in brackets is no markup."""
+def result_line(title: str, status: str, headline: float | None, message: str | None) -> Text:
+    """One finished trial for the terminal."""
     value = f" {headline:.4f}" if headline is not None else ""
     reason = f": {message}" if message and status != "n/a" else ""
-    return f"{MARKS.get(status, f'[red]{status}[/]')} {escape(f'{title}{value}{reason}')}"
+    return Text.assemble((status, STYLES.get(status, "red")), f" {title}{value}{reason}")

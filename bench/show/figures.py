@@ -34,7 +34,13 @@ PAPER = 255
 LEAST_SECONDS = 0.01  # what takes less is drawn there: a logarithm has no place for 0
 MARKERS = "osD^vPX<>*hp"
 LINES = ("-", "--", ":", "-.")
-STYLE: dict[Any, Any] = {
+PLAIN = {  # matplotlib's own settings, whatever the user's file says
+    name: value
+    for name, value in mpl.rcParamsDefault.items()
+    if not name.startswith(("backend", "interactive", "toolbar", "webagg", "tk."))
+}
+STYLE: dict[Any, Any] = PLAIN | {
+    "text.parse_math": False,  # names are data: $1_$2 is no formula
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "font.size": 10,
     "axes.spines.top": False,

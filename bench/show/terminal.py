@@ -17,7 +17,9 @@ from bench.records.logs import log_path, shared_log_path
 from bench.records.store import Store, read_record
 
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod
     from rich.table import Table
+    from rich.text import Text
 
     from bench.records.leaderboard import Board, Cell
 
@@ -27,17 +29,22 @@ LOG_LINES = 40
 def as_table(board: Board) -> Table:
     """A board as a table for the terminal; the best of each level is bold."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=board.title, title_justify="left", pad_edge=False)
+    # Texts throughout: in a plain string what stands in brackets would be markup.
+    table = Table(title=Text(board.title), title_justify="left", pad_edge=False)
     for column in board.columns:
-        table.add_column(column, justify="left" if not table.columns else "right", no_wrap=True)
+        side: JustifyMethod = "right" if table.columns else "left"
+        table.add_column(Text(column), justify=side, no_wrap=True)
     for row in board.rows:
         table.add_row(*[_emphasised(cell) for cell in row])
     return table
 
 
-def _emphasised(cell: Cell) -> str:
-    return f"[bold green]{cell.text}[/]{cell.remark}" if cell.best else cell.text + cell.remark
+def _emphasised(cell: Cell) -> Text:
+    from rich.text import Text
+
+    return Text.assemble((cell.text, "bold green" if cell.best else ""), cell.remark)
 
 
 def show(wanted: str, results: Path) -> str:

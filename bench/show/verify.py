@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bench.records.findings import EXPLANATION, VERDICTS, Finding, count, note
 from bench.records.published import Figure
@@ -29,7 +30,7 @@ def show(findings: Sequence[Finding], console: Console) -> None:
 def _table(source: str, findings: Sequence[Finding]) -> Table:
     protocols = dict.fromkeys(finding.figure.setting.protocol for finding in findings)
     title = f"{source} · {', '.join(protocols)}"
-    table = Table(title=title, title_justify="left", pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", pad_edge=False)
     table.add_column("#", justify="right", no_wrap=True)
     for name in ("method", "labels", "score"):
         table.add_column(name, overflow="fold")
@@ -42,10 +43,10 @@ def _table(source: str, findings: Sequence[Finding]) -> Table:
     return table
 
 
-def _cells(finding: Finding) -> list[str]:
-    """A figure as one row of its table."""
+def _cells(finding: Finding) -> list[Text]:
+    """A figure as one row of its table; texts, since in a string brackets would be markup."""
     setting, bad = finding.figure.setting, finding.n_failed + finding.n_died
-    return [
+    cells = [
         _number(finding.figure),
         f"{setting.method} {setting.parameters}".strip(),
         f"{setting.level} {setting.selection}",
@@ -53,8 +54,11 @@ def _cells(finding: Finding) -> list[str]:
         f"{finding.figure.value:.4f}",
         _measured(finding),
         "" if finding.difference is None else f"{finding.difference:+.4f}",
-        f"[{STYLES[finding.verdict]}]{finding.verdict}[/]",
+        finding.verdict,
         f"{bad} of {finding.n_runs}" if bad else "",
+    ]
+    return [
+        Text(cell, STYLES[finding.verdict] if cell == finding.verdict else "") for cell in cells
     ]
 
 
