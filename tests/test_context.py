@@ -355,3 +355,5 @@ def test_numbers_of_numpy_and_torch_can_be_kept_in_a_record(suite: Suite) -> Non
     fit.log(loss=np.float32(0.5), n=np.int64(3), change=torch.tensor(0.25), note="ok", none=None)
     row = {"loss": 0.5, "n": 3, "change": 0.25, "note": "ok", "none": None}
     assert json.loads(json.dumps(fit.history)) == [row]
+    fit.log(loss=float("nan"), far=np.float32("inf"))
+    assert fit.history[1] == {"loss": None, "far": None}, "JSON has no such numbers"

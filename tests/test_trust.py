@@ -212,3 +212,9 @@ def test_a_good_record_reads_back(theirs: Store, make_true_record: MakeRecord) -
     assert record == make_true_record()
     assert dump_record(record) == theirs.paths()[0].read_text()
     assert Trial.from_json(record["trial"]).identity == record["identity"]
+
+
+def test_a_parameter_may_be_infinite(tmp_path: Path, make_record: MakeRecord) -> None:
+    store = Store(tmp_path)
+    path = store.write(make_record(params={"alpha": float("inf"), "beta": float("nan")}))
+    assert read_record(path)["trial"]["params"]["alpha"] == float("inf")

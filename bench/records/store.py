@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import stat
@@ -171,10 +170,11 @@ def read_record(path: Path) -> Record:
     BenchError : the file is no record, or one of a newer version; the message names file and field.
     """
     try:
-        record = _record_decoder().decode(read_regular(path))
+        # json reads the infinite numbers that parameters may hold, which msgspec's decoder refuses
+        record = msgspec.convert(json.loads(read_regular(path)), Record)
         identity = Trial.from_json(record["trial"]).identity
         _check_parts(record)
-    except (BenchError, OSError, msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+    except (BenchError, OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise BenchError(f"{path} is not a record ({error}); delete it and run again") from error
     if record["schema"] > SCHEMA:
         raise BenchError(
@@ -204,11 +204,6 @@ def _check_parts(record: Record) -> None:
         if len(lengths) > 1:
             found = " and ".join(map(str, lengths))
             raise BenchError(f"the contingency table of {name} has rows of {found}")
-
-
-@functools.cache
-def _record_decoder() -> msgspec.json.Decoder[Record]:
-    return msgspec.json.Decoder(Record)
 
 
 def read_regular(path: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import time
@@ -179,8 +180,12 @@ class SuiteContext(Context):
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy or torch as Python's own: a fit must not be lost over what JSON lacks."""
-    return value.item() if hasattr(value, "item") else value
+    """A number of numpy or torch as Python's own; None for one that is not finite.
+
+    A fit must not be lost over what JSON lacks.
+    """
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def request_key(
