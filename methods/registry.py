@@ -13,6 +13,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import json
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from methods.method import Method, Tags
+from methods.method import Method, StageRequest, Tags
 
 ENTRY_POINT_GROUP = "bench.methods"
 NOT_PLUGINS = {"method", "registry", "toolkit"}
@@ -177,7 +178,42 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
                 del _entries[name]
         reason = str(error) if isinstance(error, RegistryError) else f"{_kind(error)}: {error}"
         return [Problem(origin, f"{origin} cannot be used: {reason}")]
-    return []
+    problems = []
+    for name in sorted(set(_entries) - names_before):
+        if unusable := _unusable(_entries[name]):
+            del _entries[name]
+            problems.append(Problem(origin, f"{name} of {origin} cannot be used: {unusable}"))
+    return problems
+
+
+def _unusable(entry: Entry) -> str | None:
+    """Why a registered class cannot be planned with, in a sentence; None if it can.
+
+    A plan builds the method, keeps its parameters in records and asks for its stages: a method that
+    fails there must not end a run of others.
+    """
+    if not (inspect.isclass(entry.cls) and issubclass(entry.cls, Method)):
+        return "it does not derive from methods.method.Method; make that its base class"
+    doing = "its constructor without arguments"
+    try:
+        for schedule in ("paper", *entry.cls.schedules):
+            doing = f"its parameters under {schedule}"
+            params = entry.parameters(schedule)
+            if json.loads(json.dumps(params)) != params:
+                return (
+                    f"its parameters {params} do not come back from JSON as they were; use "
+                    "numbers, texts, True, False, None, lists and dicts of these"
+                )
+        for n_labels in (0, 100):
+            doing = f"its stages({n_labels})"
+            for request in entry.build().stages(n_labels):
+                if not isinstance(request, StageRequest):
+                    return f"{doing} holds {request!r}; expected StageRequests"
+    except RegistryError as error:
+        return str(error)
+    except Exception as error:  # the author's code may fail in any way
+        return f"{doing} failed with {_kind(error)}: {error}"
+    return None
 
 
 def _kind(error: BaseException) -> str:

@@ -1,0 +1,95 @@
+"""Plugins that a plan would stumble over: one sentence, and the others run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from methods import registry
+from methods.registry import Entry
+
+HEAD = """
+from methods.method import Method
+from methods.registry import register
+
+@register("{name}")
+"""
+BODIES = {
+    "no default": (
+        "class M(Method):\n    def __init__(self, n_clusters): self.n_clusters = n_clusters\n",
+        "its parameters under paper failed with TypeError",
+    ),
+    "no JSON": (
+        "class M(Method):\n    def __init__(self, n_clusters=10, random_state=None, f={1, 2}):\n"
+        "        self.n_clusters, self.random_state, self.f = n_clusters, random_state, f\n",
+        "not JSON serializable",
+    ),
+    "a tuple": (
+        "class M(Method):\n    def __init__(self, n_clusters=10, random_state=None, f=(1, 2)):\n"
+        "        self.n_clusters, self.random_state, self.f = n_clusters, random_state, f\n",
+        "do not come back from JSON as they were",
+    ),
+    "raises": (
+        "class M(Method):\n    def __init__(self, n_clusters=10, random_state=None):\n"
+        "        raise RuntimeError('no licence')\n",
+        "failed with RuntimeError: no licence",
+    ),
+    "stages raise": (
+        "class M(Method):\n    def __init__(self, n_clusters=10, random_state=None):\n"
+        "        self.n_clusters, self.random_state = n_clusters, random_state\n"
+        "    def stages(self, n_labels): return [1 / n_labels]\n",
+        "its stages(0) failed with ZeroDivisionError",
+    ),
+    "stages are none": (
+        "class M(Method):\n    def __init__(self, n_clusters=10, random_state=None):\n"
+        "        self.n_clusters, self.random_state = n_clusters, random_state\n"
+        "    def stages(self, n_labels): return ['kmeans']\n",
+        "its stages(0) holds 'kmeans'; expected StageRequests",
+    ),
+    "a schedule of another parameter": (
+        "class M(Method):\n    schedules = {'quick': {'epochs': 1}}\n"
+        "    def __init__(self, n_clusters=10, random_state=None):\n"
+        "        self.n_clusters, self.random_state = n_clusters, random_state\n",
+        "has no parameter 'epochs'",
+    ),
+    "another base": ("class M:\n    pass\n", "does not derive from methods.method.Method"),
+}
+
+
+@pytest.fixture
+def plugin(
+    request: pytest.FixtureRequest, tmp_path: Path, entries: dict[str, Entry]
+) -> tuple[Path, str]:
+    """A file that registers a method that cannot be used, and what is to be said of it."""
+    body, said = BODIES[request.param]
+    path = tmp_path / f"plugin_{list(BODIES).index(request.param)}.py"
+    path.write_text(HEAD.format(name=f"bad-{path.stem}") + body)
+    return path, said
+
+
+every = pytest.mark.parametrize("plugin", BODIES, indirect=True)
+
+
+@every
+def test_it_is_one_sentence_and_the_method_is_not_there(plugin: tuple[Path, str]) -> None:
+    path, said = plugin
+    (problem,) = registry.discover([path])
+    assert said in problem.message
+    assert f"bad-{path.stem} of {path} cannot be used: " in problem.message
+    assert "\n" not in problem.message
+    assert f"bad-{path.stem}" not in registry.names()
+    assert "kmeans" in registry.names()
+
+
+@every
+def test_list_shows_the_others(plugin: tuple[Path, str]) -> None:
+    path, said = plugin
+    done = CliRunner().invoke(app, ["list", "--json", "--plugin", str(path)])
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
+    assert said in done.stderr
+    assert "kmeans" in {row["name"] for row in json.loads(done.stdout)}
