@@ -104,7 +104,7 @@ def run(
         raise BenchError("say what to run: either --all or --method NAME (`bench list` shows all)")
     check_choice("--backend", backend, ("local", "dask"))
     check_choice("--rerun", rerun, (None, "stale", "failed", "all"))
-    limit, changes = parse_timeout(timeout), parse_changes(change or [])
+    limit = parse_timeout(timeout)
     from rich.console import Console
 
     from bench.running import api
@@ -117,11 +117,10 @@ def run(
         selection=selection,
         schedule=schedule,
         dataset=dataset,
-        changes=changes,
+        changes=parse_changes(change or []),
         precision=precision,
         plugins=plugin or [],
     )
-    console = Console(soft_wrap=True)
     summary = api.run(
         wish,
         results=results,
@@ -132,7 +131,7 @@ def run(
         scheduler=scheduler,
         rerun=rerun,
         dry_run=dry_run,
-        console=console,
+        console=Console(soft_wrap=True),
     )
     if not dry_run:
         if results.is_dir():  # not there when the run was stopped before its first record

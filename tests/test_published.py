@@ -23,7 +23,7 @@ from published_records import (
 )
 
 from bench.core.errors import BenchError
-from bench.core.splits import Level
+from bench.core.levels import Level
 from bench.records import findings, published
 from bench.records.findings import NEEDS_DATA, Finding
 from bench.records.published import CIFAR_10, FASHION, Data, Figure, Setting

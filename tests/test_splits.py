@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bench.core import splits
 from bench.core.errors import BenchError
-from bench.core.splits import Level
+from bench.core.levels import LEVELS, Level
 
 unhurried = settings(deadline=None)  # a slow machine is no failure
 SEEDED = ("stratified", "random")
@@ -137,8 +137,8 @@ def test_a_level_made_by_hand_is_checked_too():
 
 
 def test_the_levels_of_the_suite_give_the_eight_counts():
-    levels = [Level.parse(text) for text in splits.LEVELS]
-    assert [str(level) for level in levels] == list(splits.LEVELS)
+    levels = [Level.parse(text) for text in LEVELS]
+    assert [str(level) for level in levels] == list(LEVELS)
     assert tuple(level.n_labels(70_000) for level in levels) == EIGHT_COUNTS
     assert levels == sorted(levels)
 

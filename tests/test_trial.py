@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import BenchError
-from bench.core.splits import LEVELS, PROTOCOLS, SELECTIONS
+from bench.core.levels import LEVELS
+from bench.core.splits import PROTOCOLS, SELECTIONS
 from bench.core.trial import (
     PRECISIONS,
     SCHEDULES,

@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from bench.core.errors import BenchError
-from bench.core.splits import LEVELS, PROTOCOLS, SELECTIONS, Level
+from bench.core.levels import LEVELS, Level
+from bench.core.splits import PROTOCOLS, SELECTIONS
 from methods import registry
 from methods.registry import Entry
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.core.errors import BenchError
 from bench.core.files import write_text
-from bench.core.splits import Level
+from bench.core.levels import Level
 from bench.records.scoring import FAILURES
 from bench.records.statistics import compare, t_interval
 from bench.records.store import load_results

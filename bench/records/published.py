@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.errors import BenchError
-from bench.core.splits import Level
+from bench.core.levels import Level
 from bench.core.trial import PRECISIONS, Grid, Trial
 from bench.data.fashion_mnist import FASHION_MNIST
 from bench.records.scoring import Record

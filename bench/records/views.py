@@ -17,7 +17,7 @@ import numpy as np
 
 from bench.core import metrics
 from bench.core.errors import BenchError
-from bench.core.splits import Level
+from bench.core.levels import Level
 from bench.core.trial import Trial
 from bench.data import datasets
 from bench.data.datasets import Dataset

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bench.core import machine, splits
 from bench.core.errors import BenchError
+from bench.core.levels import suitable_levels
 from bench.core.trial import Grid, check_suitable
 from bench.data import datasets
 from bench.records.store import Store
@@ -137,7 +138,7 @@ def _plan(
         stages=StageStore(Path(template.cache) / "stages"),
     )
     n_classes = len(np.unique(data.y[part.fit]))
-    levels, left_out = splits.suitable_levels(
+    levels, left_out = suitable_levels(
         wish.levels, wish.protocol, wish.selection, part.n_fit, n_classes
     )
     for reason in left_out:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bench.core.splits import Level
+from bench.core.levels import Level
 from bench.core.trial import Trial, canonical_digest, fitted_as
 from bench.records.scoring import FAILURES
 from bench.records.store import Store, is_stale

@@ -24,6 +24,7 @@ import numpy as np
 
 from bench.core import machine, splits
 from bench.core.errors import BenchError
+from bench.core.levels import Level
 from bench.core.trial import Trial, canonical_digest, fitted_as
 from bench.data import datasets
 from bench.records import scoring, views
@@ -115,7 +116,7 @@ class Worker:
         return self.entry.cls(**self.fitted.params, random_state=self.trial.seed)
 
     def _n_labels(self, trial: Trial) -> int:
-        return splits.Level.parse(trial.level).n_labels(len(self.y))
+        return Level.parse(trial.level).n_labels(len(self.y))
 
     def _record_of(self, trial: Trial) -> tuple[Record, View | None]:
         """Fit (or take the fit from the cache), score, and say how it went."""

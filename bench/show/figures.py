@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.core.errors import BenchError
-from bench.core.splits import Level
+from bench.core.levels import Level
 from bench.records.views import N_IMAGES, View
 
 DPI = 100

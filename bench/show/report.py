@@ -19,7 +19,7 @@ import pandas as pd
 
 from bench.core.errors import BenchError
 from bench.core.files import write_text
-from bench.core.splits import Level
+from bench.core.levels import Level
 from bench.core.trial import Trial
 from bench.records import findings, leaderboard, published, views
 from bench.records.findings import Finding

@@ -185,14 +185,7 @@ def match(
     weak views are not in one batch norm with the strong ones.
     """
     mean = copy.deepcopy(network).eval().requires_grad_(False)
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=matching.lr,
-        momentum=MOMENTUM,
-        weight_decay=matching.weight_decay,
-        nesterov=True,
-        fused=True,
-    )
+    optimiser = _sgd(network, matching)
     known = torch.from_numpy(labelled).to(images.device)
     y = torch.from_numpy(classes).to(images.device)
     loss = _match_losses(network, images, known, y, matching, seed, context)
@@ -218,6 +211,17 @@ def match(
                 confident=confident,
             )
     return mean
+
+
+def _sgd(network: nn.Module, matching: Matching) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=matching.lr,
+        momentum=MOMENTUM,
+        weight_decay=matching.weight_decay,
+        nesterov=True,
+        fused=True,
+    )
 
 
 def _match_losses(

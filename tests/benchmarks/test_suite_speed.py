@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.core.splits import LEVELS
+from bench.core.levels import LEVELS
 from bench.core.trial import Trial
 from bench.records.leaderboard import leaderboard, write_csv
 from bench.records.store import Store, dump_record

@@ -166,8 +166,7 @@ def simclr(
     def rate(step: int) -> float:
         return lr * cosine_schedule(step, n_steps)
 
-    parts = {"network": network}
-    loop = Loop("simclr", loss, optimiser, batches, context, parts, schedule=rate)
+    loop = Loop("simclr", loss, optimiser, batches, context, {"network": network}, schedule=rate)
     network.train()
     losses = loop.train(epochs)
     features = encode(network.encoder, images, context).numpy()
