@@ -68,6 +68,11 @@ def test_split_commas() -> None:
     assert split_commas([]) == []
 
 
+def stripes(n: int) -> np.ndarray:
+    """Images ``(n, 8, 8)``, each as bright as its number says."""
+    return np.repeat(np.arange(n, dtype=np.uint8), 64).reshape(n, 8, 8)
+
+
 # --- What the user got wrong: exit status 2, one sentence ----------------------------------------
 
 NEAR = "--method near --level 5%"
@@ -114,8 +119,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, d
     """How every one of the commands `REFUSED` ended, all run in one process."""
     with Place(tmp_path_factory.mktemp("refused")) as place:
         (place.folder / "a_file").touch()
-        X = np.zeros((20, 8, 8), dtype=np.uint8)
-        np.savez(place.folder / "no_test.npz", X=X, y=np.arange(20) % 2)
+        np.savez(place.folder / "no_test.npz", X=stripes(20), y=np.arange(20) % 2)
         lists = []
         for words in REFUSED:
             defaults = [] if "--dataset" in words else ["--dataset", "digits"]
@@ -200,7 +204,7 @@ def test_one_of_a_thing_and_a_path_are_taken_as_they_are_meant(
     tmp_path: Path, cache: Path, planned: list[list[Trial]]
 ) -> None:
     path = tmp_path / "stripes.npz"
-    np.savez(path, X=np.zeros((20, 8, 8), dtype=np.uint8), y=np.arange(20) % 2)
+    np.savez(path, X=stripes(20), y=np.arange(20) % 2)
     bench.run(methods="kmeans", levels="50%", dataset=path, dry_run=True)
     ((trial,),) = planned
     assert (trial.method, trial.level) == ("kmeans", "50%")
@@ -212,7 +216,7 @@ def test_levels_that_small_data_do_not_allow(
 ) -> None:
     """Of 60 images in ten classes, 1 % to 10 % cannot be stratified: left out, unless asked for."""
     path = tmp_path / "few.npz"
-    np.savez(path, X=np.zeros((60, 8, 8), dtype=np.uint8), y=np.arange(60) % 10)
+    np.savez(path, X=stripes(60), y=np.arange(60) % 10)
     wishes = {"methods": "kmeans", "dataset": path, "dry_run": True}
     bench.run(console=Console(width=200), **wishes)
     assert [trial.level for trial in planned[-1]] == ["0%", "20%", "30%", "50%"]
@@ -243,7 +247,7 @@ def test_a_file_is_found_from_any_folder_and_its_path_is_in_no_identity(
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        np.savez("stripes.npz", X=np.zeros((20, 8, 8), dtype=np.uint8), y=np.arange(20) % 2)
+        np.savez("stripes.npz", X=stripes(20), y=np.arange(20) % 2)
         bench.run(methods=["kmeans"], levels=["50%"], dataset="stripes.npz", dry_run=True)
         (trial,), around = planned[-1]
         assert around.template.source == str(tmp_path / name / "stripes.npz")

@@ -287,6 +287,37 @@ def test_the_digest_tells_datasets_apart(tmp_path: Path) -> None:
     assert len(digests) == len(variants)
 
 
+@pytest.mark.parametrize(
+    ("names", "n_train"),
+    [
+        ("x_train y_train x_test y_test", 3),
+        ("x_train y_train", 3),
+        ("train_images train_labels test_images test_labels", 3),
+        ("train_images train_labels val_images val_labels test_images test_labels", 6),
+    ],
+)
+def test_layouts_of_keras_and_medmnist_are_taken(tmp_path: Path, names: str, n_train: int) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    for i, name in enumerate(names.split()):
+        column = name.endswith("labels")
+        classes = CLASSES[:3, None] if column else CLASSES[:3]
+        arrays[name] = classes if i % 2 else IMAGES[:3] + 10 * i
+    np.savez(tmp_path / "theirs.npz", **arrays)
+    data = load(str(tmp_path / "theirs.npz"))
+    parts = len(arrays) // 2
+    assert (len(data.X), data.n_train) == (3 * parts, n_train)
+    expected = np.concatenate([IMAGES[:3] + 20 * i for i in range(parts)])
+    np.testing.assert_array_equal(data.X, expected)
+    assert data.y.tolist() == [0, 1, 2] * parts
+
+
+def test_parts_of_different_images_are_refused(tmp_path: Path) -> None:
+    arrays = {"x_train": IMAGES, "y_train": CLASSES, "x_test": IMAGES[:, :1], "y_test": CLASSES}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(BenchError, match=r"Cannot read .*must match exactly"):
+        load(str(tmp_path / "a.npz"))
+
+
 WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "no y": ({"X": IMAGES}, "has no y, only X"),
     "neither": ({"x": IMAGES}, "has no X and no y, only x"),
@@ -296,10 +327,27 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "no images": ({"X": IMAGES[:0], "y": CLASSES[:0]}, "so it is empty"),
     "object X": ({"X": np.array([None] * 6)}, "Object arrays cannot be loaded"),
     "y too short": ({"y": CLASSES[:5]}, r"y has shape \(5,\); expected \(6,\)"),
-    "one-hot y": ({"y": np.eye(6)}, r"y has shape \(6, 6\); expected \(6,\)"),
+    "one-hot y": ({"y": np.eye(6)}, r"y has shape \(6, 6\); expected \(6,\).*y.argmax\(1\)"),
+    "column y": ({"y": CLASSES[:, None]}, r"y has shape \(6, 1\).*Take y.ravel\(\)"),
+    "channels first": (
+        {"X": np.arange(6 * 3 * 64).reshape(6, 3, 8, 8).astype(np.uint8)},
+        r"is \(n, channels, height, width\).*np.moveaxis\(X, 1, 3\)",
+    ),
+    "one channel first": (
+        {"X": np.arange(6 * 64).reshape(6, 1, 8, 8).astype(np.uint8)},
+        r"is \(n, channels, height, width\).*Move them with X\[:, 0\]",
+    ),
+    "all the same": ({"X": np.full((6, 6, 1), 7, np.uint8)}, "all 6 images are the same"),
+    "a class of the test part alone": (
+        {"y": np.array([0, 1, 0, 1, 2, 2]), "n_train": 4},
+        "class 2 has no image among the first 4",
+    ),
     "float y": ({"y": CLASSES / 1}, "y holds float64; expected integers"),
-    "text y": ({"y": CLASSES.astype(str)}, "y holds <U21; expected integers"),
-    "negative y": ({"y": CLASSES - 1}, "y holds the classes -1, 0, 1;"),
+    "text y": (
+        {"y": CLASSES.astype(str)},
+        "y holds <U21; expected integers. Save class_names",
+    ),
+    "unlabelled y": ({"y": CLASSES - 1}, "y holds -1 for .* images.*leave them out with keep"),
     "gap in y": ({"y": CLASSES * 2}, "y holds the classes 0, 2, 4;"),
     "from 1": ({"y": CLASSES + 1}, "y holds the classes 1, 2, 3;.*Renumber"),
     "one class": ({"y": CLASSES * 0}, "y holds the classes 0;.*at least two"),

@@ -354,7 +354,12 @@ def test_fashion_mnist_is_not_downloaded(
 def test_a_file_of_the_user_is_given(tmp_path: Path, make_record: MakeRecord) -> None:
     y = np.arange(20) % 2
     path = str(tmp_path / "mine.npz")
-    np.savez(path, X=np.zeros((20, 8, 8, 3), np.uint8), y=y, class_names=np.array(["a", "b"]))
+    np.savez(
+        path,
+        X=np.arange(20 * 192).reshape(20, 8, 8, 3).astype(np.uint8),
+        y=y,
+        class_names=np.array(["a", "b"]),
+    )
     name = datasets.load(path).name
     records = [make_record(dataset=name)]
     assert "--dataset FILE.npz shows them" in str(Images(records).find(name))

@@ -28,6 +28,17 @@ from bench.core.files import written_whole
 from bench.data.fashion_mnist import FASHION_MNIST, IdxSource, Log, named_folder, search
 
 _LOGGER = logging.getLogger(__name__)
+# Arrays of images and classes by part, the test part last: of keras.datasets, of MedMNIST.
+LAYOUTS = (
+    (("x_train", "y_train"), ("x_test", "y_test")),
+    (
+        ("train_images", "train_labels"),
+        ("val_images", "val_labels"),
+        ("test_images", "test_labels"),
+    ),
+)
+MOST_CHANNELS = 4
+BLOCK = 1000  # images that are compared at a time
 
 
 @dataclass(frozen=True, eq=False)  # == on arrays has no single truth value
@@ -94,7 +105,9 @@ def load(name: str, *, log: Log | None = None) -> Dataset:
     ----------
     name : "fashion-mnist", "digits", or a path ending in `.npz` with the arrays
         `X` (n, h, w) or (n, h, w, c) uint8, `y` (n,) integers 0 … k-1 with every class present,
-        and optionally `n_train` (an integer) and `class_names` (k strings).
+        and optionally `n_train` (an integer) and `class_names` (k strings). Files laid out as those
+        of Keras (`x_train`, `y_train`, `x_test`, `y_test`) and MedMNIST (`train_images`,
+        `train_labels`, ...) are taken too; validation images count as training images.
     log : told what is being tried; the logger `bench.data.datasets` when not given.
 
     Raises
@@ -270,6 +283,17 @@ def _load_npz(path: Path) -> Dataset:
         f"{path}: class_names holds {names.dtype} of shape {names.shape}; expected {n_classes} "
         "strings, one per class.",
     )
+    _require(
+        any((X[start : start + BLOCK] != X[:1]).any() for start in range(0, len(X), BLOCK)),
+        f"{path}: all {len(X):,} images are the same; check how X was made.",
+    )
+    unseen = np.setdiff1d(y, y[: int(n_train)]).tolist()
+    _require(
+        not unseen,
+        f"{path}: class {', '.join(map(str, unseen[:10]))} has no image among the first {n_train}, "
+        "which are the training part; expected some of every class there. Shuffle each part into "
+        "both, or set n_train anew.",
+    )
     data = _dataset(path.stem, X, y, int(n_train), tuple(names.tolist()))
     return replace(data, name=f"{path.stem}-{data.digest[:8]}")
 
@@ -277,13 +301,16 @@ def _load_npz(path: Path) -> Dataset:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays that `load` knows, read without pickle; X and y are among them."""
     cure = "Write it with np.savez(path, X=images, y=classes)."
+    taken = ("X", "y", "n_train", "class_names")
     _require(path.is_file(), f"There is no file {path}: check the path of the .npz file.")
     _require(zipfile.is_zipfile(path), f"{path} is damaged, or not an .npz file. {cure}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = archive.files
-            known = [key for key in ("X", "y", "n_train", "class_names") if key in found]
-            arrays = {key: archive[key] for key in known}
+            parts = _parts(found)
+            if parts:
+                return _joined([(archive[X], archive[y]) for X, y in parts])
+            arrays = {key: archive[key] for key in taken if key in found}
     except Exception as error:  # zip, zlib and numpy's headers each fail in their own ways
         raise BenchError(
             f"Cannot read {path}: {error}. Expected arrays of numbers or strings, not of Python "
@@ -294,7 +321,32 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _parts(names: list[str]) -> list[tuple[str, str]]:
+    """The arrays of images and classes, part by part, of a file laid out as by Keras or MedMNIST.
+
+    Empty for a file of another layout.
+    """
+    for layout in LAYOUTS:
+        parts = [pair for pair in layout if set(pair) <= set(names)]
+        if "X" not in names and layout[0] in parts:
+            return parts
+    return []
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    """`X`, `y` and `n_train` of parts that follow each other; the last of several is the test.
+
+    MedMNIST's classes are a column.
+    """
+    images, columns = zip(*parts, strict=True)
+    classes = [y.ravel() if y.shape == (len(y), 1) else y for y in columns]
+    n_train = sum(len(X) for X in images[: max(1, len(parts) - 1)])
+    X, y = np.concatenate(images), np.concatenate(classes)
+    return {"X": X, "y": y, "n_train": np.array(n_train)}
+
+
 def _check_images(path: Path, X: np.ndarray) -> None:
+    """Refuse images that no method could take, with the cure that helps."""
     _require(
         X.dtype == np.uint8,
         f"{path}: X holds {X.dtype}; expected uint8 from 0 to 255. Convert it: values from 0 to 1 "
@@ -306,20 +358,41 @@ def _check_images(path: Path, X: np.ndarray) -> None:
         "channels). Give the images their shape with X.reshape.",
     )
     _require(X.size > 0, f"{path}: X has shape {X.shape}, so it is empty; give it images.")
+    _require(
+        X.ndim == 3 or X.shape[3] <= MOST_CHANNELS or X.shape[1] > MOST_CHANNELS,
+        f"{path}: X has shape {X.shape}, which is (n, channels, height, width); expected the "
+        "channels last. Move them with "
+        f"{'X[:, 0]' if X.shape[1:2] == (1,) else 'np.moveaxis(X, 1, 3)'}.",
+    )
 
 
 def _check_classes(path: Path, y: np.ndarray, n: int) -> None:
+    """Refuse classes that cannot be scored, with the cure that helps."""
+    one_hot = y.ndim == 2 and y.shape[1] > 1
+    cures = {(n, 1): "Take y.ravel()."} | ({y.shape: "Take y.argmax(1)."} if one_hot else {})
     _require(
         y.shape == (n,),
-        f"{path}: y has shape {y.shape}; expected ({n},), one class for each image in X.",
+        f"{path}: y has shape {y.shape}; expected ({n},), one class for each image in X. "
+        f"{cures.get(y.shape, 'Give one for each.')}",
     )
-    cure = "Renumber them with np.unique(y, return_inverse=True)[1]."
-    _require(y.dtype.kind in "iu", f"{path}: y holds {y.dtype}; expected integers. {cure}")
+    renumber = "Renumber them with np.unique(y, return_inverse=True)[1]."
+    names = "Save class_names, y = np.unique(y, return_inverse=True)."
+    _require(
+        y.dtype.kind in "iu",
+        f"{path}: y holds {y.dtype}; expected integers. "
+        f"{names if y.dtype.kind in 'US' else renumber}",
+    )
+    _require(
+        y.min() >= 0,
+        f"{path}: y holds {y.min()} for {(y < 0).sum():,} images; expected 0 to k-1. Images "
+        "without a class cannot be scored: leave them out with keep = y >= 0; X, y = X[keep], "
+        "y[keep]. How many labels a method sees is what --level says.",
+    )
     present = np.unique(y).tolist()
     _require(
         len(present) > 1 and present == list(range(len(present))),
         f"{path}: y holds the classes {str(present[:10])[1:-1]}{', …' * (len(present) > 10)}; "
-        f"expected 0 to k-1, all present, at least two, no image without a class. {cure}",
+        f"expected 0 to k-1, all present, at least two. {renumber}",
     )
 
 
