@@ -39,6 +39,7 @@ from methods.scan.network import ClusterHead
 from methods.scan.phases import Training, train_phase
 from methods.toolkit.graph import SHARED_NEIGHBOURS
 from methods.toolkit.heads.outputs import NetworkPredictor
+from methods.toolkit.heads.table import ClassifierMethod
 from methods.toolkit.matching import Classifier, MatchingMethod, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
@@ -47,7 +48,7 @@ from methods.toolkit.training import generator, image_tensor
 
 @register("spread-and-match")
 @dataclass(eq=False, repr=False, kw_only=True)
-class SpreadAndMatch(MatchingMethod, PoissonMBO):
+class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     """Poisson MBO on SimCLR's features, then FixMatch from SimCLR's weights and the surest images.
 
     Parameters
@@ -106,18 +107,8 @@ class SpreadAndMatch(MatchingMethod, PoissonMBO):
         rows = training_rows(y, self.seeds_)
         classes = np.where(y == UNLABELLED, spread, y)[rows]
         self.head_ = self._match(X, rows, classes, context)
-        self.probabilities_ = self.head_.predict_proba(X)
-        self.labels_ = self.probabilities_.argmax(1)
+        self._label(X)
         return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """The network's most probable class ``(n,)`` int64 of each image."""
-        return self.predict_proba(X).argmax(1)
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """The network's probabilities ``(n, n_clusters)`` float32."""
-        self.transform(X[:1])  # refuses images of another shape
-        return self.head_.predict_proba(X)
 
     def _match(
         self, X: np.ndarray, rows: np.ndarray, classes: np.ndarray, context: Context
