@@ -38,16 +38,9 @@ class TrialFields(TypedDict):
     precision: str
 
 
-class Subset(TypedDict):
+class Subset(metrics.Scores):
     """The metrics of some of the images, and the table that they follow from."""
 
-    n: int
-    acc: float
-    accuracy: float | None
-    nmi: float
-    ari: float
-    purity: float
-    recall: list[float | None]
     contingency: list[list[int]]
 
 
