@@ -6,12 +6,15 @@ import importlib
 
 LIBRARIES = (
     "torch",
+    "msgspec",
     "scipy.optimize",
-    "scipy.sparse",
+    "scipy.sparse.csgraph",
+    "scipy.sparse.linalg",
     "scipy.stats",
     "sklearn.cluster",
     "sklearn.linear_model",
     "sklearn.metrics",
+    "sklearn.mixture",
     "sklearn.neighbors",
     "sklearn.semi_supervised",
 )
