@@ -55,7 +55,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     ----------
     seed_share : share of the images that become seeds, the surest of each class; 0 for none.
     steps, batch_size, mu, lr, weight_decay, threshold, weight, ema : of the consistency training,
-        see `Matching`; 0 steps leave the classes as they were spread or clustered.
+        see `Matching`.
     n_heads, head_epochs, head_batch_size, head_lr : clustering heads without labels, and how each
         is trained.
     entropy_weight : of their loss, see `scan_loss`.

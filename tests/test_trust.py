@@ -35,6 +35,7 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a table is a text": lambda r: r["subsets"]["all"].update(contingency="x"),
     "no subsets": lambda r: r.pop("subsets"),
     "no history": lambda r: r.pop("history"),
+    "a further field of the trial": lambda r: r["trial"].update(colour="red"),
     "no schema": lambda r: r.pop("schema"),
     "another number of classes": lambda r: r["subsets"]["all"].update(recall=[0.5]),
     "another identity": lambda r: r.update(identity="0" * 64),
@@ -148,6 +149,18 @@ def test_what_is_no_regular_file_is_refused_at_once(theirs: Store, kind: str) ->
         read_record(path)
     merged = merge(theirs.results.parent / "ours", theirs.results)
     assert (merged.adopted, len(merged.refused)) == (1, 1)
+
+
+def test_further_fields_stay(theirs: Store) -> None:
+    path = spoiled(theirs, lambda r: (r.update(remark="x"), r["environment"].update(site="y")))
+    record = read_record(path)
+    assert record["remark"] == "x"
+    assert record["environment"]["site"] == "y"
+
+
+def test_committed_records_are_read_as_they_are_written() -> None:
+    for path in Store(Path(__file__).parent.parent / "results").paths():
+        assert dump_record(read_record(path)) == path.read_text()
 
 
 # --- Merging -------------------------------------------------------------------------------------

@@ -170,11 +170,20 @@ def read_record(path: Path) -> Record:
     BenchError : the file is no record, or one of a newer version; the message names file and field.
     """
     try:
-        # json reads the infinite numbers that parameters may hold, which msgspec's decoder refuses
-        record = msgspec.convert(json.loads(read_regular(path)), Record)
+        # As json reads it: with infinite parameters, which msgspec's decoder refuses, and with
+        # further fields, which its copy would lack.
+        record: Record = json.loads(read_regular(path))
+        msgspec.convert(record, Record)
         identity = Trial.from_json(record["trial"]).identity
         _check_parts(record)
-    except (BenchError, OSError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+    except (
+        BenchError,
+        OSError,
+        ValueError,
+        TypeError,
+        msgspec.MsgspecError,
+        RecursionError,
+    ) as error:
         raise BenchError(f"{path} is not a record ({error}); delete it and run again") from error
     if record["schema"] > SCHEMA:
         raise BenchError(
