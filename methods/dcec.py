@@ -23,18 +23,15 @@ from torch.nn import functional as F
 from methods.method import (
     UNLABELLED,
     Context,
-    Method,
-    StageRequest,
     Tags,
-    check_like_fitted,
     derive_seed,
     require_every_class,
 )
 from methods.registry import register
 from methods.toolkit.assignments import compared, descend_until_settled
+from methods.toolkit.features import AutoencoderMethod
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.rows import kmeans_of_rows
-from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
 from methods.toolkit.training import (
     Batches,
     Loop,
@@ -107,7 +104,7 @@ def class_means(z: torch.Tensor, y: torch.Tensor, n_clusters: int) -> torch.Tens
 
 @register("dcec")
 @dataclass(eq=False, repr=False)  # writes __init__: every field is a hyperparameter
-class DCEC(Method):
+class DCEC(AutoencoderMethod):
     """Deep clustering with a convolutional autoencoder; ignores labels (Guo et al. 2017).
 
     The autoencoder learns to reconstruct the images. k-means on its embedding gives the first
@@ -176,12 +173,11 @@ class DCEC(Method):
         FloatingPointError : a loss or an assignment is not finite.
         """
         X, y, context = self._begin(X, y, context)
-        pretrained = self._ask(self.stages(0)[0], X, context)
-        network = load_autoencoder(pretrained, X.shape[1:]).to(context.device)
-        centres = self.first_centres(np.array(pretrained["embedding"]), y)
+        z = self._embed(X, context)
+        centres = self.first_centres(z, y)
         mu = nn.Parameter(torch.from_numpy(centres).to(context.device))  # (K, d)
-        q = self._train_jointly(X, y, network, mu, context)
-        self.network_, self.cluster_centers_ = network, mu.detach().cpu().numpy()
+        q = self._train_jointly(X, y, self.network_, mu, context)
+        self.cluster_centers_ = mu.detach().cpu().numpy()
         self.probabilities_ = q.cpu().numpy()
         self.labels_ = self.probabilities_.argmax(1)
         return self
@@ -245,17 +241,6 @@ class DCEC(Method):
         """The soft assignments q ``(n, n_clusters)`` float32."""
         z = torch.from_numpy(self.transform(X))
         return student_t(z, torch.from_numpy(self.cluster_centers_)).numpy()
-
-    def transform(self, X: np.ndarray) -> np.ndarray:
-        """The embedding ``(n, embedding_dim)`` float32 of images of the fitted shape."""
-        images = image_tensor(check_like_fitted(self, X), self._inference.device)
-        return in_batches(self.network_.encoder, images, self._inference).cpu().numpy()
-
-    def stages(self, n_labels: int) -> list[StageRequest]:
-        """The autoencoder, whatever is labelled."""
-        params = {"batch_size": self.batch_size, "lr": self.lr}
-        params |= {"epochs": self.pretrain_epochs, "embedding_dim": self.embedding_dim}
-        return [StageRequest(autoencoder, params)]
 
     def _check_parameters(self, n: int) -> None:
         check_training(epochs=self.pretrain_epochs, batch_size=self.batch_size, lr=self.lr)
