@@ -17,7 +17,7 @@ from methods.method import UNLABELLED, Context, Tags, derive_seed
 from methods.registry import register
 from methods.toolkit.heads.outputs import NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
-from methods.toolkit.matching import Classifier, MatchingMethod, match
+from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.training import generator, image_tensor
 
@@ -52,7 +52,7 @@ class FixMatch(MatchingMethod, ClassifierMethod):
 
     tags: ClassVar[Tags] = Tags(needs_labels=True, family="consistency")
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
-        "quick": {"steps": 300, "mu": 3, "width": 32},
+        "quick": {"steps": 300, "mu": 2, "width": 32},
         "smoke": {"steps": 20, "mu": 2, "width": 4, "feature_dim": 32},
     }
 
@@ -79,7 +79,8 @@ class FixMatch(MatchingMethod, ClassifierMethod):
         network = Classifier(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
         he_(network, generator(seed, "weights")).to(context.device)
         images = image_tensor(X, context.device)
-        trained = match(network, images, labelled, y[labelled], self._matching(), seed, context)
+        lesson = Lesson(self.steps, labelled, y[labelled])
+        trained = match(network, images, [lesson], self._matching(), seed, context)
         self.head_ = NetworkPredictor(trained, self.n_clusters, self._inference)
         self._label(X)
         return self

@@ -6,9 +6,10 @@ Our own method, of known parts, one configuration for every number of labels:
 2. Every image gets a class, and how sure that is. With labels: Poisson MBO spreads them over the
    nearest-neighbour graph of the features, with the classes' shares among the labels as priors.
    Without: several clustering heads learn the SCAN loss, and the one with the lowest loss counts.
-3. The images that are surest of their class become seeds. SimCLR's network goes on to learn from
-   the labelled images and the seeds, half and half while labels are few, and by consistency between
-   views of all images (FixMatch). The running mean of its weights is the result.
+3. SimCLR's network goes on to learn from the labelled images, and by consistency between views of
+   all images (FixMatch). It starts with the images that are surest of their class as well, half and
+   half while labels are few; without labels they are all that it is taught. The running mean of its
+   weights is the result.
 
 References
 ----------
@@ -40,7 +41,7 @@ from methods.scan.phases import Training, train_phase
 from methods.toolkit.graph import SHARED_NEIGHBOURS
 from methods.toolkit.heads.outputs import NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
-from methods.toolkit.matching import Classifier, MatchingMethod, match
+from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
 from methods.toolkit.training import generator, image_tensor
@@ -54,6 +55,8 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     Parameters
     ----------
     seed_share : share of the images that become seeds, the surest of each class; 0 for none.
+    seed_time : share of the steps in which the seeds are taught too; all of them without labels.
+    warm_start : whether the network starts with SimCLR's weights, and not at random.
     steps, batch_size, mu, lr, weight_decay, threshold, weight, ema : of the consistency training,
         see `Matching`.
     n_heads, head_epochs, head_batch_size, head_lr : clustering heads without labels, and how each
@@ -72,12 +75,25 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     tags: ClassVar[Tags] = Tags(needs_labels=False, family="consistency")
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": PoissonMBO.schedules["quick"]
-        | {"steps": 300, "mu": 3, "head_epochs": 20, "head_batch_size": 512, "head_lr": 1e-3},
+        | {
+            "steps": 300,
+            "mu": 2,
+            "lr": 2e-3,
+            "head_epochs": 20,
+            "head_batch_size": 512,
+            "head_lr": 1e-3,
+        },
         "smoke": PoissonMBO.schedules["smoke"]
         | {"steps": 20, "mu": 2, "head_epochs": 5, "head_lr": 0.01, "n_heads": 2},
     }
 
+    simclr_epochs: int = 40
+    steps: int = 4000
+    batch_size: int = 64
+    mu: int = 5
     seed_share: float = 0.2
+    seed_time: float = 0.5
+    warm_start: bool = True
     n_heads: int = 5
     head_epochs: int = 100
     head_batch_size: int = 128
@@ -104,23 +120,29 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         spread = self.scores_.argmax(1)
         self.seeds_ = surest(self.scores_, self.seed_share, y)
         context.log(seeds=len(self.seeds_))
-        rows = training_rows(y, self.seeds_)
-        classes = np.where(y == UNLABELLED, spread, y)[rows]
-        self.head_ = self._match(X, rows, classes, context)
+        self.head_ = self._match(X, self._lessons(y, spread), context)
         self._label(X)
         return self
 
-    def _match(
-        self, X: np.ndarray, rows: np.ndarray, classes: np.ndarray, context: Context
-    ) -> NetworkPredictor:
-        """SimCLR's network, trained on the images `rows` of these `classes` and by consistency."""
+    def _lessons(self, y: np.ndarray, spread: np.ndarray) -> list[Lesson]:
+        """First the labelled images and the seeds, these with the classes spread to them."""
+        labelled = np.flatnonzero(y != UNLABELLED)
+        rows = training_rows(y, self.seeds_)
+        classes = np.where(y == UNLABELLED, spread, y)
+        started = Lesson(round(self.seed_time * self.steps), rows, classes[rows])
+        alone = Lesson(self.steps, labelled, y[labelled])
+        return [started, alone] if len(labelled) else [started]
+
+    def _match(self, X: np.ndarray, lessons: list[Lesson], context: Context) -> NetworkPredictor:
+        """SimCLR's network, trained on the images of `lessons` and by consistency."""
         seed = derive_seed(self.random_state, "spread-and-match")
         network = Classifier(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
         he_(network, generator(seed, "weights"))
-        network[0].load_state_dict(self.encoder_.state_dict())
+        if self.warm_start:
+            network[0].load_state_dict(self.encoder_.state_dict())
         network.to(context.device)
         images = image_tensor(X, context.device)
-        trained = match(network, images, rows, classes, self._matching(), seed, context)
+        trained = match(network, images, lessons, self._matching(), seed, context)
         return NetworkPredictor(trained, self.n_clusters, self._inference)
 
     def _cluster(self, X: np.ndarray, context: Context) -> np.ndarray:
@@ -164,8 +186,9 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
         check_choice("features", self.features, ("simclr",))
-        if not 0 <= self.seed_share <= 1:
-            raise ValueError(f"seed_share is {self.seed_share}; expected 0 to 1")
+        for name in ("seed_share", "seed_time"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
         for name in ("n_heads", "head_epochs", "head_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")

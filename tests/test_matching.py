@@ -15,7 +15,7 @@ from bench.checks import sample
 from methods.fixmatch import FixMatch
 from methods.method import UNLABELLED
 from methods.spread_and_match import SpreadAndMatch, surest, training_rows
-from methods.toolkit.matching import Matching, average_, consistency_loss
+from methods.toolkit.matching import Classifier, Lesson, Matching, average_, consistency_loss, match
 
 SMOKE = FixMatch.schedules["smoke"]
 OURS = SpreadAndMatch.schedules["smoke"] | {"simclr_epochs": 1, "n_outer": 2, "head_epochs": 2}
@@ -78,6 +78,32 @@ def test_refuses(wrong: dict[str, float], message: str) -> None:
         Matching(**(fine | {"ema": 0.9} | wrong))
 
 
+# --- Lessons -------------------------------------------------------------------------------------
+
+
+def test_each_lesson_is_taught_until_its_step_in_full_batches() -> None:
+    images = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 1, 8, 8)
+    seen: list[list[int]] = []
+
+    class Watched(Classifier):
+        """Notes the images of the labelled part of a batch by their brightness."""
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            if len(batch) == 4 + 8:  # the labelled and the strong views, not the weak ones
+                seen.append(batch[:4].amax((1, 2, 3)).mul(255).round().int().tolist())
+            return super().forward(batch)
+
+    lessons = [
+        Lesson(2, np.array([3, 5, 7, 9, 11]), np.array([0, 1, 0, 1, 0])),
+        Lesson(5, np.array([4, 6]), np.array([0, 1])),
+    ]
+    matching = Matching(5, 4, 2, 0.01, 0.0, 0.9, 1.0, 0.9)
+    match(Watched((8, 8), 2, 4, 2), images, lessons, matching, 0, Recording())
+    assert len(seen) == 5
+    assert all(set(rows) <= {3, 5, 7, 9, 11} for rows in seen[:2])
+    assert all(sorted(rows) == [4, 4, 6, 6] for rows in seen[2:])
+
+
 # --- FixMatch ------------------------------------------------------------------------------------
 
 
@@ -137,24 +163,59 @@ def test_labelled_images_are_half_while_they_are_few() -> None:
     assert training_rows(np.full(4, -1), np.array([1])).tolist() == [1]
 
 
+def lessons_of(monkeypatch: pytest.MonkeyPatch, **changed: float) -> tuple[SpreadAndMatch, list]:
+    """A fit, and what its network was taught."""
+    X, y, _ = sample()
+    taught: list[list[Lesson]] = []
+    original = SpreadAndMatch._match
+
+    def noting(self: SpreadAndMatch, X: np.ndarray, lessons: list[Lesson], *rest: object) -> object:
+        taught.append(lessons)
+        return original(self, X, lessons, *rest)
+
+    monkeypatch.setattr(SpreadAndMatch, "_match", noting)
+    return SpreadAndMatch(random_state=0, **OURS | changed).fit(X, y), taught[0]
+
+
 def test_seeds_have_the_classes_that_were_spread_and_the_labelled_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    X, y, _ = sample()
-    taught: list[tuple[np.ndarray, np.ndarray]] = []
-    original = SpreadAndMatch._match
-
-    def noting(self: SpreadAndMatch, X: np.ndarray, rows: np.ndarray, *rest: object) -> object:
-        taught.append((rows, rest[0]))
-        return original(self, X, rows, *rest)
-
-    monkeypatch.setattr(SpreadAndMatch, "_match", noting)
-    fitted = SpreadAndMatch(random_state=0, **OURS).fit(X, y)
-    rows, classes = taught[0]
-    known = y[rows] != UNLABELLED
+    _, y, _ = sample()
+    fitted, (first, _) = lessons_of(monkeypatch)
+    known = y[first.images] != UNLABELLED
     assert 0.3 < known.mean() < 0.7
-    np.testing.assert_array_equal(classes[known], y[rows][known])
-    np.testing.assert_array_equal(classes[~known], fitted.scores_.argmax(1)[rows[~known]])
+    np.testing.assert_array_equal(first.classes[known], y[first.images][known])
+    spread = fitted.scores_.argmax(1)[first.images[~known]]
+    np.testing.assert_array_equal(first.classes[~known], spread)
+
+
+def test_later_the_labelled_images_are_taught_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, y, _ = sample()
+    fitted, (first, second) = lessons_of(monkeypatch, seed_time=0.25)
+    assert (first.until, second.until) == (fitted.steps // 4, fitted.steps)
+    np.testing.assert_array_equal(second.images, np.flatnonzero(y != UNLABELLED))
+    np.testing.assert_array_equal(second.classes, y[second.images])
+
+
+def test_without_labels_the_seeds_are_taught_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, _, _ = sample()
+    monkeypatch.setattr("test_matching.sample", lambda: (X, np.full(len(X), UNLABELLED), None))
+    fitted, lessons = lessons_of(monkeypatch)
+    assert len(lessons) == 1
+    np.testing.assert_array_equal(lessons[0].images, fitted.seeds_)
+
+
+def test_the_start_is_simclr_s_network_or_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a step of training worth the name the features are still those of the start."""
+    X, y, _ = sample()
+    still = OURS | {"steps": 1, "lr": 1e-9}
+    warm, cold = (
+        SpreadAndMatch(random_state=0, warm_start=warm, **still).fit(X, y) for warm in (True, False)
+    )
+    name = "0.0.weight"  # the first convolution
+    weights = [fit.head_.network.state_dict()[name] for fit in (warm, cold)]
+    torch.testing.assert_close(weights[0], warm.encoder_.state_dict()["0.weight"])
+    assert not torch.allclose(weights[0], weights[1])
 
 
 def test_without_labels_the_head_with_the_lowest_loss_counts() -> None:

@@ -377,6 +377,16 @@ def test_a_failure_teaches_no_cost(around: Surroundings, finish: Finish) -> None
     assert Costs.load(around.store).job(replace(around.template, trials=(trial,))) is None
 
 
+def test_what_a_gpu_took_is_no_estimate_for_a_processor(
+    around: Surroundings, finish: Finish
+) -> None:
+    (trial,) = trials("alone", levels=["5%"])
+    job = replace(around.template, trials=(trial,))
+    finish(trial, parts=costing(3.0) | {"environment": {"device": "cuda"}})
+    assert Costs.load(around.store).job(job) is None
+    assert Costs.load(around.store, "cuda").job(job) == 7.5
+
+
 def test_the_shipped_table(
     around: Surroundings,
     finish: Finish,

@@ -18,19 +18,21 @@ OVERHEAD_SECONDS = 4.0  # a job's process: interpreter, imports, data (typical)
 class Costs:
     """Seconds that trials and stages took: from the results at hand, else from the shipped table.
 
-    The shipped table ``bench/run/costs.csv`` was derived from this project's committed records by
-    ``python -m bench.running.costs RESULTS``; its first line names the machine.
+    What a GPU took says nothing of a processor: only records of the same device count. The shipped
+    table ``bench/running/costs.csv`` was derived from this project's committed records of the
+    processor by ``python -m bench.running.costs RESULTS``; its first line names the machine.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
         self.seconds: dict[tuple[str, ...], float] = {}
 
     @classmethod
-    def load(cls, store: Store | None) -> Costs:
-        """The shipped costs, and over them those of the records at hand."""
-        costs = cls()
+    def load(cls, store: Store | None, device: str = "cpu") -> Costs:
+        """The shipped costs on a processor, and over them those of the records at hand."""
+        costs = cls(device)
         table = resources.files("bench.running").joinpath("costs.csv")
-        if table.is_file():
+        if table.is_file() and device == "cpu":
             lines = [x for x in table.read_text().splitlines() if not x.startswith("#")]
             for row in csv.reader(lines[1:]):
                 costs.seconds[tuple(row[:-1])] = float(row[-1])
@@ -39,8 +41,10 @@ class Costs:
         return costs
 
     def learn(self, records: Iterable[Record]) -> None:
-        """Take the costs of finished trials over."""
+        """Take the costs of finished trials over, of those on the same device."""
         for record in records:
+            if record["environment"]["device"] != self.device:
+                continue
             cost = record.get("cost")
             trial = Trial.from_json(record["trial"])
             if record["status"] == "n/a":
@@ -79,7 +83,11 @@ def _print_costs(results: str) -> None:
     store = Store(Path(results))
     costs = Costs()
     costs.learn(store)
-    measured = [record["environment"] for record in store if record["status"] == "ok"]
+    measured = [
+        record["environment"]
+        for record in store
+        if record["status"] == "ok" and record["environment"]["device"] == costs.device
+    ]
     machines = {f"{m['processor']}, {m['threads']} threads, {m['device']}" for m in measured}
     print("#", "; ".join(sorted(machines)))
     print("kind,dataset,protocol,name,params,level,seconds")

@@ -103,7 +103,7 @@ def make_plan(trials: Iterable[Trial], around: Surroundings, rerun: str | None =
     """
     plan = Plan([], [], [], [])
     pending = [trial for trial in trials if _is_pending(trial, around.store, rerun, plan)]
-    costs = Costs.load(around.store)
+    costs = Costs.load(around.store, around.template.device)
     tasks = [_task(job, around, costs) for job in _jobs(pending, around.template)]
     tasks.sort(key=lambda task: _order(*task))
     placed: set[str] = set()

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +25,16 @@ from torch.nn import functional as F
 from methods.method import Context, Method
 from methods.toolkit.augment import Strength, shift_and_flip, views
 from methods.toolkit.nets.resnet import SmallResNet
-from methods.toolkit.training import Batches, Loop, Losses, autocast, generator, pixels
+from methods.toolkit.training import (
+    Batches,
+    Loop,
+    Losses,
+    autocast,
+    generator,
+    one_cycle,
+    pixels,
+)
 
-MOMENTUM = 0.9
 LOGGED_LOSSES = 20
 # A garment stays what it is when it is seen from nearer by, tilted, lit otherwise or half covered.
 STRONG = Strength(
@@ -40,9 +49,9 @@ class Matching:
     Parameters
     ----------
     steps : optimiser steps, whatever the number of images.
-    batch_size, mu : labelled images a step (at most all of them), and how many times as many
-        unlabelled ones.
-    lr, weight_decay : of SGD with Nesterov's momentum; the rate falls as a cosine.
+    batch_size, mu : labelled images a step, one several times where there are fewer, and how many
+        times as many unlabelled ones, at most all.
+    lr, weight_decay : AdamW's; the rate is the peak of `one_cycle`.
     threshold : τ, from which probability on a prediction is a target.
     weight : λ_u, of the loss of the unlabelled images.
     ema : decay of the running mean of the weights, which is what is scored. Early on it is
@@ -76,6 +85,14 @@ class Matching:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more, below 1")
 
 
+class Lesson(NamedTuple):
+    """Images whose classes are taught until a step: both ``(m,)`` int64, an image may recur."""
+
+    until: int
+    images: np.ndarray
+    classes: np.ndarray
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class MatchingMethod(Method):
     """A method that trains a network by consistency. Parameters: see `Matching`."""
@@ -83,8 +100,8 @@ class MatchingMethod(Method):
     steps: int = 10_000
     batch_size: int = 64
     mu: int = 7
-    lr: float = 0.03
-    weight_decay: float = 5e-4
+    lr: float = 2e-3
+    weight_decay: float = 0.05
     threshold: float = 0.95
     weight: float = 1.0
     ema: float = 0.999
@@ -156,19 +173,18 @@ def consistency_loss(
 def match(
     network: nn.Module,
     images: torch.Tensor,
-    labelled: np.ndarray,
-    classes: np.ndarray,
+    lessons: Sequence[Lesson],
     matching: Matching,
     seed: int,
     context: Context,
 ) -> nn.Module:
-    """Train `network` on labelled images, and on all images by consistency.
+    """Train `network` on images of known classes, and on all images by consistency.
 
     Parameters
     ----------
     network : on the device of the images; images ``(n, c, h, w)`` in [0, 1] to logits ``(n, K)``.
     images : uint8 ``(n, c, h, w)``, labelled ones included, as in the paper.
-    labelled, classes : ``(m,)`` int64, which of them are labelled, and their classes.
+    lessons : what is taught, one after the other; the last one until the end.
     seed : of the order of the images and of the views.
 
     Returns
@@ -182,18 +198,19 @@ def match(
     References
     ----------
     Sohn et al., NeurIPS 2020, algorithm 1. The targets come from a pass of their own, so that the
-    weak views are not in one batch norm with the strong ones.
+    weak views are not in one batch norm with the strong ones. The optimiser is that of
+    `supervised-cnn`, not SGD as there: few steps have to do.
     """
     mean = copy.deepcopy(network).eval().requires_grad_(False)
-    optimiser = _sgd(network, matching)
-    known = torch.from_numpy(labelled).to(images.device)
-    y = torch.from_numpy(classes).to(images.device)
-    loss = _match_losses(network, images, known, y, matching, seed, context)
-    size = matching.mu * min(matching.batch_size, len(labelled))
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=matching.lr, weight_decay=matching.weight_decay, fused=True
+    )
+    loss = _match_losses(network, images, lessons, matching, seed, context)
+    size = matching.mu * matching.batch_size
     batches = Batches(len(images), size, seed, context.device, whole=True)
 
     def rate(step: int) -> float:
-        return matching.lr * math.cos(7 * math.pi * step / (16 * matching.steps))
+        return one_cycle(step, matching.steps, matching.lr)
 
     parts = {"network": network, "mean": mean}
     loop = Loop("matching", loss, optimiser, batches, context, parts, schedule=rate)
@@ -213,51 +230,57 @@ def match(
     return mean
 
 
-def _sgd(network: nn.Module, matching: Matching) -> torch.optim.SGD:
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=matching.lr,
-        momentum=MOMENTUM,
-        weight_decay=matching.weight_decay,
-        nesterov=True,
-        fused=True,
-    )
-
-
 def _match_losses(
     network: nn.Module,
     images: torch.Tensor,
-    known: torch.Tensor,
-    y: torch.Tensor,
+    lessons: Sequence[Lesson],
     matching: Matching,
     seed: int,
     context: Context,
 ) -> Losses:
     """The loss of a step, ℓ_s + λ_u ℓ_u, and what is watched: both parts, and the confident."""
-    labelled = Batches(len(known), matching.batch_size, seed, context.device, whole=True)
+    taught = [_Taught(lesson, matching.batch_size, seed, context.device) for lesson in lessons]
 
     def losses(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, ...]:
         drawing = generator(seed, "views", step)
-        own = labelled[step]
+        known, y = next((one for one in taught if step < one.until), taught[-1])[step]
         weak = pixels(shift_and_flip(images[rows], drawing))
         with torch.no_grad(), autocast(context):
             weak_logits = network(weak).float()  # (μB, K)
         both = torch.cat(
             [
-                pixels(shift_and_flip(images[known[own]], drawing)),
+                pixels(shift_and_flip(images[known], drawing)),
                 views(images[rows], STRONG, drawing),
             ]
         )
         with autocast(context):
             logits = network(both).float()
-        supervised = F.cross_entropy(logits[: len(own)], y[own])  # equation 3
+        supervised = F.cross_entropy(logits[: len(known)], y)  # equation 3
         unsupervised, confident = consistency_loss(
-            weak_logits, logits[len(own) :], matching.threshold
+            weak_logits, logits[len(known) :], matching.threshold
         )
         total = supervised + matching.weight * unsupervised
         return total, supervised, unsupervised, confident
 
     return losses
+
+
+class _Taught:
+    """The images and classes of each step of a lesson, full batches however few images there are.
+
+    As in the authors' code: otherwise ten labels would make a step of ten images.
+    """
+
+    def __init__(self, lesson: Lesson, batch_size: int, seed: int, device: str) -> None:
+        times = math.ceil(batch_size / len(lesson.images))
+        self.until = lesson.until
+        self._images = torch.from_numpy(np.tile(lesson.images, times)).to(device)
+        self._classes = torch.from_numpy(np.tile(lesson.classes, times)).to(device)
+        self._batches = Batches(len(self._images), batch_size, seed, device, whole=True)
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self._batches[step]
+        return self._images[rows], self._classes[rows]
 
 
 @torch.no_grad()

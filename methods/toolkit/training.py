@@ -125,6 +125,24 @@ def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=lr, eps=KERAS_EPSILON, fused=True, capturable=on_cuda)
 
 
+def one_cycle(step: int, steps: int, peak: float) -> float:
+    """The learning rate of a step: up to `peak` in the first 30 % of all steps, then down.
+
+    Half cosines, from peak/25 and to peak/250,000.
+
+    References
+    ----------
+    Smith and Topin, Super-convergence: Very fast training of neural networks using large learning
+    rates, 2018.
+    """
+    top = 0.3 * steps
+    if step < top:
+        start, end, share = peak / 25, peak, step / top
+    else:
+        start, end, share = peak, peak / 250_000, (step - top) / (steps - top)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
 def check_training(*, epochs: int, batch_size: int, lr: float) -> None:
     """Raise ValueError for a parameter of a training that is out of range."""
     if epochs < 0:

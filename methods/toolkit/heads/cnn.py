@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import nn
@@ -19,6 +17,7 @@ from methods.toolkit.training import (
     autocast,
     generator,
     image_tensor,
+    one_cycle,
     pixels,
 )
 
@@ -153,21 +152,3 @@ class CNN:
         return network_probabilities(
             self.network_, X, self.classes_, self.n_classes, self._inference
         )
-
-
-def one_cycle(step: int, steps: int, peak: float) -> float:
-    """The learning rate of a step: up to `peak` in the first 30 % of all steps, then down.
-
-    Half cosines, from peak/25 and to peak/250,000.
-
-    References
-    ----------
-    Smith and Topin, Super-convergence: Very fast training of neural networks using large learning
-    rates, 2018.
-    """
-    top = 0.3 * steps
-    if step < top:
-        start, end, share = peak / 25, peak, step / top
-    else:
-        start, end, share = peak, peak / 250_000, (step - top) / (steps - top)
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
