@@ -52,8 +52,8 @@ class FixMatch(MatchingMethod, ClassifierMethod):
 
     tags: ClassVar[Tags] = Tags(needs_labels=True, family="consistency")
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
-        "quick": {"steps": 300, "mu": 2, "width": 32},
-        "smoke": {"steps": 20, "mu": 2, "width": 4, "feature_dim": 32},
+        "quick": {"steps": 300, "mu": 2, "lr": 1e-2},
+        "smoke": {"steps": 20, "mu": 2, "lr": 1e-2, "width": 4, "feature_dim": 32},
     }
 
     n_clusters: int = 10

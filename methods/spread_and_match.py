@@ -91,6 +91,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     steps: int = 4000
     batch_size: int = 64
     mu: int = 5
+    lr: float = 2e-3
     seed_share: float = 0.2
     seed_time: float = 0.5
     warm_start: bool = True

@@ -100,7 +100,7 @@ class MatchingMethod(Method):
     steps: int = 10_000
     batch_size: int = 64
     mu: int = 7
-    lr: float = 2e-3
+    lr: float = 3e-3
     weight_decay: float = 0.05
     threshold: float = 0.95
     weight: float = 1.0
