@@ -78,7 +78,8 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         | {
             "steps": 300,
             "mu": 2,
-            "lr": 2e-3,
+            "batch_size": 64,
+            "lr": 0.005,
             "head_epochs": 20,
             "head_batch_size": 512,
             "head_lr": 1e-3,
@@ -89,11 +90,11 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
 
     simclr_epochs: int = 40
     steps: int = 4000
-    batch_size: int = 64
-    mu: int = 5
+    batch_size: int = 128
+    mu: int = 2
     lr: float = 2e-3
     seed_share: float = 0.2
-    seed_time: float = 0.5
+    seed_time: float = 1.0
     warm_start: bool = True
     n_heads: int = 5
     head_epochs: int = 100
