@@ -22,6 +22,7 @@ from methods import registry
 from methods.method import UNLABELLED, Context
 from methods.scan import SCAN, SSSCAN, scan
 from methods.scan.losses import pseudo_labels, scan_loss
+from methods.scan.network import ClusterHead
 from methods.toolkit.training import generator
 
 NAMES = ["scan", "scan-finetune", "scan-selflabel", "ss-scan"]
@@ -509,3 +510,17 @@ def test_the_constructors_defaults_are_the_papers() -> None:
     assert params["temperature"] == 0.1
     assert params["selflabel_threshold"] == 0.99
     assert SSSCAN().get_params() == params | {"label_weight": 1.0}
+
+
+def test_a_head_starts_on_any_device() -> None:
+    """The features and the draws are on the processor, the head is where it trains."""
+    features = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+    here, there = ClusterHead(6, 3), ClusterHead(6, 3).to("meta")  # a device without memory
+    for head in (here, there):
+        head.start_(features, torch.Generator().manual_seed(0))
+    assert there.weight.device.type == "meta"
+    torch.testing.assert_close(here.mean, features.mean(0))
+    expected = torch.empty(3, 6).uniform_(
+        -(6**-0.5), 6**-0.5, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(here.weight.data, expected)

@@ -70,10 +70,12 @@ class ClusterHead(nn.Linear):
         hardly varies here may vary once the encoder is trained on.
         """
         bound = 1 / math.sqrt(self.in_features)
-        nn.init.uniform_(self.weight, -bound, bound, generator=generator)
+        drawn = torch.empty(self.weight.shape)  # where the generator is, wherever the head may be
+        self.weight.data.copy_(drawn.uniform_(-bound, bound, generator=generator))
         nn.init.zeros_(self.bias)
-        self.mean.copy_(features.mean(0))
-        scale = (features - self.mean).square().mean().sqrt()
+        mean = features.mean(0)
+        self.mean.copy_(mean)
+        scale = (features - mean).square().mean().sqrt()
         self.scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
