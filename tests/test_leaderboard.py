@@ -438,6 +438,18 @@ def test_a_table_for_markdown(build: Build) -> None:
     assert lines[7:] == board.notes
 
 
+def test_seconds_of_a_gpu_are_marked(build: Build) -> None:
+    """Beside those of a processor they would be read as the method's own speed."""
+    table = build({"b": [0.7], "a": [0.8]})
+    table.loc[table["method"] == "a", "device"] = "cpu+cuda"
+    (board,) = boards(table)
+    assert markdown(board).splitlines()[4:6] == [
+        "| a | **.800** | 1.0 | 2.0 gpu | 3.0 gpu |",
+        "| b | .700 | 2.0 | 2.0 | 3.0 |",
+    ]
+    assert "gpu: seconds of a GPU, at some levels at least; not to be compared." in board.notes
+
+
 @pytest.mark.parametrize(
     ("protocol", "images"), [("transductive", "unlabelled"), ("inductive", "test")]
 )

@@ -29,6 +29,7 @@ COLUMNS = [
 ]
 # fmt: on
 BOARD_KEYS = ["dataset", "protocol", "selection", "schedule"]
+GPU = " gpu"
 
 
 def leaderboard(results: str | Path) -> pd.DataFrame:
@@ -207,13 +208,13 @@ def _board(key: list[str], board: pd.DataFrame) -> Board:
     ranks = _mean_ranks(board, [level for level in levels if Level.parse(level).amount > 0])
     order = sorted(dict.fromkeys(names), key=lambda name: (ranks.get(name, math.inf), name))
     cells = {(row["name"], row["level"]): _cell(row) for _, row in board.iterrows()}
-    fit = board.groupby("name")["fit_seconds_median"].median()
-    shared = board.groupby("name")["stage_seconds_median"].median()
+    seconds = board.groupby("name")[["fit_seconds_median", "stage_seconds_median"]].median()
+    on_gpu = board["device"].str.contains("cuda").groupby(board["name"]).any()
     rows = [
         [Cell(name)]
         + [cells.get((name, level), Cell()) for level in levels]
         + [Cell(f"{ranks[name]:.1f}" if name in ranks else "")]
-        + [Cell("" if pd.isna(s[name]) else f"{s[name]:.1f}") for s in (fit, shared)]
+        + [_seconds(value, on_gpu[name]) for value in seconds.loc[name]]
         for name in order
     ]
     dataset, protocol, selection, schedule, *which = key
@@ -243,6 +244,10 @@ def _cell(row: pd.Series) -> Cell:
     return Cell(text, row["rank"] == 1, remark)
 
 
+def _seconds(value: float, on_gpu: bool) -> Cell:
+    return Cell("" if pd.isna(value) else f"{value:.1f}", remark=GPU if on_gpu else "")
+
+
 def _short(value: float) -> str:
     """``.749``: three digits tell methods apart, and eight levels fit on a line."""
     return f"{value:.3f}".removeprefix("0")
@@ -264,6 +269,8 @@ def _notes(board: pd.DataFrame, what: str) -> list[str]:
         "fit s: median seconds of a fit without its shared stages; shared s: those stages, which "
         "several trials use but compute once.",
     ]
+    if board["device"].str.contains("cuda").any():
+        notes.append(f"{GPU.strip()}: seconds of a GPU, at some levels at least; not to be compared.")
     seeds = board["n_seeds"].max()
     if seeds == 1:
         notes.append("One seed: no intervals, no ties; small differences mean nothing.")
