@@ -363,8 +363,14 @@ def parse_timeout(text: str) -> float | None:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+_AS_PYTHON = {"true": "True", "false": "False", "null": "None", "none": "None"}
+
+
 def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
-    """``["dcec.lam=0.1"]`` as ``{"dcec": {"lam": 0.1}}``; a value that is no literal is text."""
+    """``["dcec.lam=0.1"]`` as ``{"dcec": {"lam": 0.1}}``; a value that is no literal is text.
+
+    ``true``, ``false`` and ``null`` are read as in JSON.
+    """
     import ast
 
     changes: dict[str, dict[str, Any]] = {}
@@ -374,7 +380,7 @@ def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
             raise BenchError(f"--set is {text!r}; expected METHOD.PARAM=VALUE, e.g. dcec.lam=0.1")
         method, name, value = match.groups()
         try:
-            parsed = ast.literal_eval(value)
+            parsed = ast.literal_eval(_AS_PYTHON.get(value, value))
         except (ValueError, SyntaxError):
             parsed = value
         try:

@@ -16,7 +16,7 @@ import inspect
 import json
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,7 @@ class Entry:
 
         Raises
         ------
-        RegistryError : a parameter that the method does not have.
+        RegistryError : a parameter that the method does not have, or a change of another kind.
         """
         params = self.cls().get_params(deep=False)
         scheduled = {} if schedule == "paper" else self.cls.schedules.get(schedule, {})
@@ -65,12 +65,30 @@ class Entry:
                         f"{self.name} has no parameter {name!r}; it has {', '.join(sorted(params))}"
                         + did_you_mean(name, params)
                     )
+            if given is changes:
+                _check_kinds(self.name, params, changes)
             params |= given
         return params
 
     def build(self, schedule: str = "paper", **changes: Any) -> Method:
         """An unfitted estimator with the parameters of `schedule` and `changes`."""
         return self.cls(**self.parameters(schedule, **changes))
+
+
+def _check_kinds(name: str, params: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Refuse a text for a number or a truth value, and the like: ``"false"`` would count as true.
+
+    None, lists and dicts are the method's to judge.
+    """
+    for key, value in changes.items():
+        kinds = [_KINDS.get(type(one)) for one in (params[key], value)]
+        if None not in kinds and kinds[0] != kinds[1]:
+            raise RegistryError(
+                f"{name}.{key} is {value!r}; expected {kinds[0]}, as its default {params[key]!r}"
+            )
+
+
+_KINDS = {bool: "True or False", int: "a number", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,9 @@ def test_parse_changes() -> None:
         "a": {"b": "c=d"},
     }
     assert parse_changes([]) == {}
+    words = ["m.a=false", "m.b=True", "m.c=true", "m.d=null", "m.e=falsehood"]
+    expected = {"a": False, "b": True, "c": True, "d": None, "e": "falsehood"}
+    assert parse_changes(words) == {"m": expected}
 
 
 @pytest.mark.parametrize("text", ["", "lam=0.1", "dcec.lam", "dcec=0.1", ".lam=1", "a.b.c=1"])
@@ -87,6 +90,8 @@ REFUSED = {
     "--method near --level ,": "no level is given",
     "--method , --level 5%": "no method is left to run",
     f"{NEAR} --set near.shrnk=1": "near has no parameter 'shrnk'; it has n_clusters",
+    f"{NEAR} --set near.shrink=much": "near.shrink is 'much'; expected a number, as its default",
+    f"{NEAR} --set near.shrink=True": "near.shrink is True; expected a number, as its default",
     f"{NEAR} --set naer.shrink=1": "no method is called 'naer'",
     f"{NEAR} --set blind.n_clusters=3": "blind, which is not among the methods of this run",
     f"{NEAR} --set shrink=1": "expected METHOD.PARAM=VALUE",

@@ -447,7 +447,7 @@ def test_seconds_of_a_gpu_are_marked(build: Build) -> None:
         "| a | **.800** | 1.0 | 2.0 gpu | 3.0 gpu |",
         "| b | .700 | 2.0 | 2.0 | 3.0 |",
     ]
-    assert "gpu: seconds of a GPU, at some levels at least; not to be compared." in board.notes
+    assert "gpu: seconds of a GPU, at some levels at least: not comparable." in board.notes
 
 
 @pytest.mark.parametrize(

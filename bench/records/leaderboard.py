@@ -270,7 +270,7 @@ def _notes(board: pd.DataFrame, what: str) -> list[str]:
         "several trials use but compute once.",
     ]
     if board["device"].str.contains("cuda").any():
-        notes.append(f"{GPU.strip()}: seconds of a GPU, at some levels at least; not to be compared.")
+        notes.append(f"{GPU.strip()}: seconds of a GPU, at some levels at least: not comparable.")
     seeds = board["n_seeds"].max()
     if seeds == 1:
         notes.append("One seed: no intervals, no ties; small differences mean nothing.")
