@@ -91,7 +91,7 @@ class PairedBatches(Batches):
 @register("sdec")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SDEC(AutoencoderMethod):
-    """Deep embedded clustering with must-link and cannot-link pairs (Ren et al. 2019).
+    """DEC with must-link and cannot-link pairs (Ren et al. 2019); here it does not beat DCEC.
 
     k-means on the embedding of DCEC's convolutional autoencoder gives the first centres. Then
     encoder and centres are trained together, without the decoder, on DEC's divergence between soft
