@@ -1,7 +1,7 @@
 """Datasets: labelled images whose content is verified.
 
 `load("fashion-mnist")` is the default dataset, `load("digits")` serves tests, and
-`load("images.npz")` takes a user's own images. Environment variables:
+`load("images.npz")` or `load("folder")` takes a user's own images. Environment variables:
 
 BENCH_DATA      folder with the four Fashion-MNIST files; nothing else is tried when it is set
 BENCH_DATA_URL  address of a mirror, used instead of the project's own
@@ -15,7 +15,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,28 +24,19 @@ import numpy as np
 
 from bench.core.errors import BenchError
 from bench.core.files import written_whole
+from bench.data import content, folder, idx, npz
 from bench.data.fashion_mnist import FASHION_MNIST, IdxSource, Log, named_folder, search
 
 _LOGGER = logging.getLogger(__name__)
-# Arrays of images and classes by part, the test part last: of keras.datasets, of MedMNIST.
-LAYOUTS = (
-    (("x_train", "y_train"), ("x_test", "y_test")),
-    (
-        ("train_images", "train_labels"),
-        ("val_images", "val_labels"),
-        ("test_images", "test_labels"),
-    ),
-)
-MOST_CHANNELS = 4
-BLOCK = 1000  # images that are compared at a time
 
 
 @dataclass(frozen=True, eq=False)  # == on arrays has no single truth value
 class Dataset:
     """Images and their classes.
 
-    name : "fashion-mnist", "digits", or for an `.npz` its file name without the ending and the
-        first 8 digits of `digest` (``shoes-1f2e3d4c``): another content is another dataset.
+    name : "fashion-mnist", "digits", or for a user's own its file's or folder's name without the
+        ending `.npz` and the first 8 digits of `digest` (``shoes-1f2e3d4c``): another content is
+        another dataset.
     X : (n, height, width) or (n, height, width, channels) uint8, read-only; memory-mapped for
         Fashion-MNIST.
     y : (n,) int64, read-only: the class of every image, 0 … n_classes - 1.
@@ -99,7 +89,7 @@ def cache_dir() -> Path:
 
 
 def load(name: str, *, log: Log | None = None) -> Dataset:
-    """Load a dataset by its name, or from an `.npz` file.
+    """Load a dataset by its name, from an `.npz` file or from a folder.
 
     Parameters
     ----------
@@ -107,8 +97,11 @@ def load(name: str, *, log: Log | None = None) -> Dataset:
         `X` (n, h, w) or (n, h, w, c) uint8, `y` (n,) integers 0 … k-1 with every class present,
         and optionally `n_train` (an integer) and `class_names` (k strings). Files laid out as those
         of Keras (`x_train`, `y_train`, `x_test`, `y_test`) and MedMNIST (`train_images`,
-        `train_labels`, ...) are taken too; validation images count as training images.
-    log : told what is being tried; the logger `bench.data.datasets` when not given.
+        `train_labels`, ...) are taken too; validation images count as training images. Or the path
+        of a folder, with a folder of images for each class (below ``train`` and ``test`` where both
+        are there), or with four IDX files.
+    log : told what is being tried, and warnings about a user's images; the logger
+        `bench.data.datasets` when not given.
 
     Raises
     ------
@@ -118,8 +111,8 @@ def load(name: str, *, log: Log | None = None) -> Dataset:
     Sources: Xiao, Rasul and Vollgraf (2017), "Fashion-MNIST", arXiv:1708.07747;
     `sklearn.datasets.load_digits`.
     """
-    if name.endswith(".npz"):
-        return _load_npz(Path(name).expanduser())
+    if (path := own_path(name)) is not None:
+        return _load_own(path, log or _LOGGER.warning)
     if name == "digits":
         return _load_digits()
     if name == FASHION_MNIST.name:
@@ -127,8 +120,8 @@ def load(name: str, *, log: Log | None = None) -> Dataset:
     near = difflib.get_close_matches(name.lower(), [FASHION_MNIST.name, "digits"], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise BenchError(
-        f"There is no dataset {name!r}.{hint} Expected {FASHION_MNIST.name!r}, 'digits', "
-        "or the path of a file that ends in .npz."
+        f"There is no dataset {name!r}.{hint} Expected {FASHION_MNIST.name!r}, 'digits', or "
+        "the path of a file that ends in .npz or of a folder of images."
     )
 
 
@@ -260,142 +253,36 @@ def _dataset(
     return Dataset(name, X, y, n_train, class_names, _digest(X, y, n_train))
 
 
-def _load_npz(path: Path) -> Dataset:
-    """A user's own images; see `load` for the arrays.
+def own_path(name: str) -> Path | None:
+    """The file or folder of a user's own images that `name` is; None for another name."""
+    if name in ("digits", FASHION_MNIST.name):
+        return None
+    try:
+        path = Path(name).expanduser()
+        return path if path.is_dir() or name.endswith(".npz") else None
+    except (OSError, RuntimeError) as error:  # a name too long, a user that there is not
+        raise BenchError(f"{name[:80]!r} cannot be a path: {error}") from error
+
+
+def _load_own(path: Path, say: Log) -> Dataset:
+    """A user's own images; see `load` for the layouts.
 
     Results are filed under the dataset's name, and two files of one name may hold different
     images: the digest makes it unique.
     """
-    arrays = _read_npz(path)
-    X, y = arrays["X"], arrays["y"]
-    _check_images(path, X)
-    _check_classes(path, y, len(X))
-    n_classes = int(y.max()) + 1
-    n_train = arrays.get("n_train", np.array(len(X)))
-    _require(
-        n_train.ndim == 0 and n_train.dtype.kind in "iu" and 1 <= int(n_train) <= len(X),
-        f"{path}: n_train is {n_train.tolist()!r}; expected one integer from 1 to {len(X)}, "
-        "the number of images, counted from the first, that are the training part.",
-    )
-    names = arrays.get("class_names", np.arange(n_classes).astype(str))
-    _require(
-        names.dtype.kind == "U" and names.shape == (n_classes,),
-        f"{path}: class_names holds {names.dtype} of shape {names.shape}; expected {n_classes} "
-        "strings, one per class.",
-    )
-    _require(
-        any((X[start : start + BLOCK] != X[:1]).any() for start in range(0, len(X), BLOCK)),
-        f"{path}: all {len(X):,} images are the same; check how X was made.",
-    )
-    unseen = np.setdiff1d(y, y[: int(n_train)]).tolist()
-    _require(
-        not unseen,
-        f"{path}: class {', '.join(map(str, unseen[:10]))} has no image among the first {n_train}, "
-        "which are the training part; expected some of every class there. Shuffle each part into "
-        "both, or set n_train anew.",
-    )
-    data = _dataset(path.stem, X, y, int(n_train), tuple(names.tolist()))
-    return replace(data, name=f"{path.stem}-{data.digest[:8]}")
+    from bench.core.trial import check_name
 
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that `load` knows, read without pickle; X and y are among them."""
-    cure = "Write it with np.savez(path, X=images, y=classes)."
-    taken = ("X", "y", "n_train", "class_names")
-    _require(path.is_file(), f"There is no file {path}: check the path of the .npz file.")
-    _require(zipfile.is_zipfile(path), f"{path} is damaged, or not an .npz file. {cure}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = archive.files
-            parts = _parts(found)
-            if parts:
-                return _joined([(archive[X], archive[y]) for X, y in parts])
-            arrays = {key: archive[key] for key in taken if key in found}
-    except Exception as error:  # zip, zlib and numpy's headers each fail in their own ways
-        raise BenchError(
-            f"Cannot read {path}: {error}. Expected arrays of numbers or strings, not of Python "
-            f"objects. {cure}"
-        ) from error
-    missing = " and no ".join(key for key in ("X", "y") if key not in arrays)
-    _require(not missing, f"{path} has no {missing}, only {', '.join(found) or 'nothing'}. {cure}")
-    return arrays
-
-
-def _parts(names: list[str]) -> list[tuple[str, str]]:
-    """The arrays of images and classes, part by part, of a file laid out as by Keras or MedMNIST.
-
-    Empty for a file of another layout.
-    """
-    for layout in LAYOUTS:
-        parts = [pair for pair in layout if set(pair) <= set(names)]
-        if "X" not in names and layout[0] in parts:
-            return parts
-    return []
-
-
-def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
-    """`X`, `y` and `n_train` of parts that follow each other; the last of several is the test.
-
-    MedMNIST's classes are a column.
-    """
-    images, columns = zip(*parts, strict=True)
-    classes = [y.ravel() if y.shape == (len(y), 1) else y for y in columns]
-    n_train = sum(len(X) for X in images[: max(1, len(parts) - 1)])
-    X, y = np.concatenate(images), np.concatenate(classes)
-    return {"X": X, "y": y, "n_train": np.array(n_train)}
-
-
-def _check_images(path: Path, X: np.ndarray) -> None:
-    """Refuse images that no method could take, with the cure that helps."""
-    _require(
-        X.dtype == np.uint8,
-        f"{path}: X holds {X.dtype}; expected uint8 from 0 to 255. Convert it: values from 0 to 1 "
-        "with (X * 255).round().astype(np.uint8), values from 0 to 255 with X.astype(np.uint8).",
-    )
-    _require(
-        X.ndim in (3, 4),
-        f"{path}: X has shape {X.shape}; expected (n, height, width) or (n, height, width, "
-        "channels). Give the images their shape with X.reshape.",
-    )
-    _require(X.size > 0, f"{path}: X has shape {X.shape}, so it is empty; give it images.")
-    _require(
-        X.ndim == 3 or X.shape[3] <= MOST_CHANNELS or X.shape[1] > MOST_CHANNELS,
-        f"{path}: X has shape {X.shape}, which is (n, channels, height, width); expected the "
-        "channels last. Move them with "
-        f"{'X[:, 0]' if X.shape[1:2] == (1,) else 'np.moveaxis(X, 1, 3)'}.",
-    )
-
-
-def _check_classes(path: Path, y: np.ndarray, n: int) -> None:
-    """Refuse classes that cannot be scored, with the cure that helps."""
-    one_hot = y.ndim == 2 and y.shape[1] > 1
-    cures = {(n, 1): "Take y.ravel()."} | ({y.shape: "Take y.argmax(1)."} if one_hot else {})
-    _require(
-        y.shape == (n,),
-        f"{path}: y has shape {y.shape}; expected ({n},), one class for each image in X. "
-        f"{cures.get(y.shape, 'Give one for each.')}",
-    )
-    renumber = "Renumber them with np.unique(y, return_inverse=True)[1]."
-    names = "Save class_names, y = np.unique(y, return_inverse=True)."
-    _require(
-        y.dtype.kind in "iu",
-        f"{path}: y holds {y.dtype}; expected integers. "
-        f"{names if y.dtype.kind in 'US' else renumber}",
-    )
-    _require(
-        y.min() >= 0,
-        f"{path}: y holds {y.min()} for {(y < 0).sum():,} images; expected 0 to k-1. Images "
-        "without a class cannot be scored: leave them out with keep = y >= 0; X, y = X[keep], "
-        "y[keep]. How many labels a method sees is what --level says.",
-    )
-    present = np.unique(y).tolist()
-    _require(
-        len(present) > 1 and present == list(range(len(present))),
-        f"{path}: y holds the classes {str(present[:10])[1:-1]}{', …' * (len(present) > 10)}; "
-        f"expected 0 to k-1, all present, at least two. {renumber}",
-    )
-
-
-def _require(fulfilled: bool, sentence: str) -> None:
-    if not fulfilled:
-        raise BenchError(sentence)
+    if not path.is_dir():
+        own = npz.read(path)
+    elif idx.is_folder(path):
+        own = idx.read_folder(path)
+    else:
+        own = folder.read(path)
+    n_train, names = content.checked(own)
+    for remark in content.remarks(own):
+        say(f"warning: {remark}")
+    data = _dataset("", own.X, own.y, n_train, names)
+    stem = path.resolve().name if path.is_dir() else path.stem
+    name = f"{stem}-{data.digest[:8]}"
+    check_name("dataset", name)
+    return replace(data, name=name)

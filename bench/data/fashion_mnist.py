@@ -5,13 +5,11 @@ Every byte is verified, whatever its origin. `bench.data.datasets` keeps the unc
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import shutil
 import struct
 import subprocess
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from bench.core.errors import BenchError
+from bench.data import idx
 
 Log = Callable[[str], None]
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -230,7 +229,7 @@ def _read_folder(source: IdxSource, folder: Path) -> Arrays:
     if not folder.is_dir():
         raise BenchError(f"there is no folder {folder}")
     parts = {
-        name: _read_idx(folder / name, shape, source.sha256[name])
+        name: _read_idx(idx.find(folder, name), name, shape, source.sha256[name])
         for name, shape in source.shapes.items()
     }
     X = [parts["train-images-idx3-ubyte"], parts["t10k-images-idx3-ubyte"]]
@@ -238,40 +237,32 @@ def _read_folder(source: IdxSource, folder: Path) -> Arrays:
     return np.concatenate(X), np.concatenate(y).astype(np.int64)
 
 
-def _read_idx(path: Path, shape: tuple[int, ...], sha256: str) -> np.ndarray:
-    """One IDX file, at `path` or gzipped beside it, as a uint8 array of `shape`.
+def _read_idx(path: Path, name: str, shape: tuple[int, ...], sha256: str) -> np.ndarray:
+    """One IDX file, gzipped or not, usually called `name`, as a uint8 array of `shape`.
 
     The SHA-256 is that of the decompressed content: the same bytes come in gzip files that
     differ (the Debian package's are not the publisher's).
     """
-    if not path.exists():
-        path = path.with_name(f"{path.name}.gz")
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except FileNotFoundError as error:
-        raise BenchError(f"there is no {path.name} (nor {path.stem}) in {path.parent}") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise BenchError(f"{path} is a truncated or damaged gzip file ({error})") from error
-    except OSError as error:
-        raise BenchError(f"{path} cannot be read: {error.strerror or error}") from error
     # Type code 8 (unsigned byte), number of dimensions, dimensions; then the values.
     header = struct.pack(f">I{len(shape)}I", 0x0800 + len(shape), *shape)
+    n_values = int(np.prod(shape))
+    with idx.opened(path) as file:
+        content = file.read(len(header) + n_values + 1)  # one more than there should be
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise BenchError(f"{path} {_whats_wrong(path, header, int(np.prod(shape)), content)}")
+        raise BenchError(f"{path} {_whats_wrong(name, header, n_values, content)}")
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
 
-def _whats_wrong(path: Path, header: bytes, n_values: int, content: bytes) -> str:
+def _whats_wrong(name: str, header: bytes, n_values: int, content: bytes) -> str:
     """Why a file's SHA-256 is not the expected one."""
     start = content[:4].hex(" ") or "nothing"
     if content[:4] != header[:4]:
         return f"is not an IDX file: it starts with {start}, expected {header[:4].hex(' ')}"
-    plain = _PLAIN_MNIST.get(path.name.removesuffix(".gz"))
+    plain = _PLAIN_MNIST.get(name)
     if plain and content[len(header) :].startswith(plain):
         return "is plain MNIST (handwritten digits), which has the same file names"
-    if len(content) != len(header) + n_values:
-        expected = len(header) + n_values
-        return f"has {len(content):,} bytes when decompressed, expected {expected:,}"
+    expected = len(header) + n_values
+    if len(content) != expected:
+        size = f"{len(content):,}" if len(content) < expected else "more"
+        return f"has {size} bytes when decompressed, expected {expected:,}"
     return f"has other content than expected (SHA-256 {hashlib.sha256(content).hexdigest()})"

@@ -155,8 +155,9 @@ def _say(console: Console, text: str) -> None:
 
 
 def _source(dataset: str) -> str:
-    """The dataset as a worker in any folder finds it: a file by its whole path."""
-    return str(Path(dataset).expanduser().absolute()) if dataset.endswith(".npz") else dataset
+    """The dataset as a worker in any folder finds it: a file or folder by its whole path."""
+    path = datasets.own_path(dataset)
+    return dataset if path is None else str(path.absolute())
 
 
 def _template(wish: Wish, results: Path, jobs: int, device: str, *, fresh: bool) -> Job:
