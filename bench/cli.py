@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ Seeds = Annotated[int, typer.Option(help="How many seeds: 0, 1, 2, ...")]
 Protocol = Annotated[str, typer.Option(help="transductive, inductive or inductive-55k.")]
 Selection = Annotated[str, typer.Option(help="stratified, random, first or representative.")]
 Schedule = Annotated[str, typer.Option(help="paper, quick or smoke.")]
-DatasetName = Annotated[str, typer.Option(help="fashion-mnist, digits or FILE.npz.")]
+DatasetName = Annotated[str, typer.Option(help="fashion-mnist, digits, FILE.npz or a folder.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeatable.")]
 Jobs = Annotated[
     str, typer.Option(help="Processes at a time, which share the threads; auto: one for each core.")
@@ -199,7 +200,8 @@ def report(
         Path | None, typer.Option(help="Folder of the page. [default: RESULTS/report]")
     ] = None,
     dataset: Annotated[
-        list[str] | None, typer.Option(help="FILE.npz of which there are records; repeatable.")
+        list[str] | None,
+        typer.Option(help="FILE.npz or folder of which there are records; repeatable."),
     ] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -298,11 +300,25 @@ def check(
 
 
 @app.command()
-def data() -> None:
-    """Fetch and verify Fashion-MNIST."""
+def data(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILE.npz|FOLDER]", help="Images of yours, to look at."),
+    ] = None,
+) -> None:
+    """Fetch and verify Fashion-MNIST; or say what is understood of images of yours."""
     from bench.data import datasets
 
-    typer.echo(str(datasets.fetch(log=typer.echo)))
+    if source is None:
+        typer.echo(str(datasets.fetch(log=typer.echo)))
+        return
+    from bench.show import terminal
+
+    found = datasets.load(source, log=typer.echo)  # warnings first
+    typer.echo(terminal.facts(found))
+    console = _console()
+    for table in terminal.classes(found, console.width):
+        console.print(table)
 
 
 @app.command()
@@ -398,8 +414,8 @@ def _console() -> Console:
     from rich.console import Console
 
     console = Console()
-    # a file or a pipe has no width to keep to
-    return console if console.is_terminal else Console(width=160)
+    # a file or a pipe has no width to keep to, unless somebody gives it one
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
 
 
 def _print_boards(results: Path) -> None:
@@ -409,7 +425,8 @@ def _print_boards(results: Path) -> None:
     console = _console()
     table = board.leaderboard(results)
     for one in board.boards(table):
-        console.print(terminal.as_table(one))
+        for part in terminal.as_tables(one, console.width):
+            console.print(part)
         for note in one.notes:
             console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
     typer.echo(f"written: {results / 'leaderboard.csv'}")

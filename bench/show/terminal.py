@@ -5,40 +5,82 @@ from __future__ import annotations
 import glob
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bench.core import machine
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.data import datasets
+from bench.data.datasets import Dataset
 from bench.records.logs import log_path, shared_log_path
 from bench.records.store import Store, read_record
 
 if TYPE_CHECKING:
-    from rich.console import JustifyMethod
     from rich.table import Table
     from rich.text import Text
 
     from bench.records.leaderboard import Board, Cell
 
 LOG_LINES = 40
+LEAST_TEXT = 22  # columns of the terminal to which a text may be wrapped: most methods' names
+EDGES, GUTTER = 2, 3  # columns that a table's frame takes, and what stands between two columns
+MOST_CLASSES = 20  # that are listed one by one
 
 
-def as_table(board: Board) -> Table:
-    """A board as a table for the terminal; the best of each level is bold."""
+def as_tables(board: Board, width: int) -> list[Text | Table]:
+    """A board for a terminal of so many columns; the best of each level is bold."""
+    rows = [[_emphasised(cell) for cell in row] for row in board.rows]
+    return fitted(board.title, board.columns, rows, width, texts=["method"])
+
+
+def fitted(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    width: int,
+    texts: Sequence[str] = (),
+) -> list[Text | Table]:
+    """A title, and rows as one table, or as several where they are wider than `width`.
+
+    Every table begins with the first column. Nothing is cut: columns of `texts` are wrapped
+    where that helps, others only where one alone is too wide.
+    """
     from rich.table import Table
     from rich.text import Text
 
+    needed = [
+        max([len(head), *(row[i].cell_len for row in rows)]) for i, head in enumerate(columns)
+    ]
+    least = [
+        min(n, LEAST_TEXT) if head in texts else n for n, head in zip(needed, columns, strict=True)
+    ]
+    room = width - least[0] - EDGES
+    groups: list[list[int]] = [[]]
+    for i in range(1, len(columns)):
+        if groups[-1] and sum(least[j] + GUTTER for j in [*groups[-1], i]) > room:
+            groups.append([])
+        groups[-1].append(i)
     # Texts throughout: in a plain string what stands in brackets would be markup.
-    table = Table(title=Text(board.title), title_justify="left", pad_edge=False)
-    for column in board.columns:
-        side: JustifyMethod = "right" if table.columns else "left"
-        table.add_column(Text(column), justify=side, no_wrap=True)
-    for row in board.rows:
-        table.add_row(*[_emphasised(cell) for cell in row])
-    return table
+    made: list[Text | Table] = [Text(title, "table.title")]
+    for group in groups:
+        table = Table(pad_edge=False)
+        for i in [0, *group]:
+            wraps = columns[i] in texts or least[i] + GUTTER > room
+            table.add_column(
+                Text(columns[i]),
+                justify="left" if columns[i] in texts else "right",
+                no_wrap=not wraps,
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(row[0], *(row[i] for i in group))
+        made.append(table)
+    return made
 
 
 def _emphasised(cell: Cell) -> Text:
@@ -107,6 +149,39 @@ def _find(wanted: str, results: Path) -> Path:
         )
     paths = ", ".join(str(path) for path in found)
     raise BenchError(f"{wanted!r} fits {len(found)} records; give one path of {paths}")
+
+
+def facts(data: Dataset) -> str:
+    """What was understood of images: their number, size, parts, pixels and classes."""
+    n, height, width, *channels = data.X.shape
+    kind = f"{channels[0]} channels" if channels else "grey"
+    n_test = n - data.n_train
+    parts = f"{data.n_train:,} training, {n_test:,} test" if n_test else "no test part"
+    sizes = np.bincount(data.y, minlength=data.n_classes)
+    return "\n".join(
+        [
+            f"name     {data.name}",
+            f"images   {n:,} of {height}×{width} pixels, {kind}, {data.X.dtype}",
+            f"parts    {parts}",
+            f"pixels   {data.X.min()} to {data.X.max()}",
+            f"classes  {data.n_classes:,}, of {sizes.min():,} to {sizes.max():,} images",
+        ]
+    )
+
+
+def classes(data: Dataset, width: int) -> list[Text | Table]:
+    """The size of every class in each part; of many classes those of the first."""
+    from rich.text import Text
+
+    parts = {"training": data.y[: data.n_train], "test": data.y[data.n_train :]}
+    counts = {name: np.bincount(y, minlength=data.n_classes) for name, y in parts.items() if len(y)}
+    rows = [
+        [Text(str(j)), Text(name), *(Text(f"{of_part[j]:,}") for of_part in counts.values())]
+        for j, name in enumerate(data.class_names[:MOST_CLASSES])
+    ]
+    more = data.n_classes > MOST_CLASSES
+    title = f"the first {MOST_CLASSES} of {data.n_classes:,} classes" if more else "classes"
+    return fitted(title, ["class", "name", *counts], rows, width, texts=["name"])
 
 
 def doctor() -> tuple[str, bool]:

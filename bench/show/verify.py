@@ -10,7 +10,10 @@ from rich.text import Text
 
 from bench.records.findings import EXPLANATION, VERDICTS, Finding, count, note
 from bench.records.published import Figure
+from bench.show.terminal import fitted
 
+TEXTS = ["method", "labels", "score", "verdict", "failed"]
+COLUMNS = ["#", *TEXTS[:3], "published", "measured", "difference", *TEXTS[3:]]
 STYLES = {"reproduced": "green", "above": "cyan", "below": "red", "not run": "dim"}
 
 
@@ -18,7 +21,8 @@ def show(findings: Sequence[Finding], console: Console) -> None:
     """Print a table per source with its notes, and how many figures have which verdict."""
     for source in dict.fromkeys(finding.figure.source for finding in findings):
         of_it = [finding for finding in findings if finding.figure.source == source]
-        console.print(_table(source, of_it))
+        for table in _tables(source, of_it, console.width):
+            console.print(table)
         for line in _notes(of_it):
             console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
     console.print(EXPLANATION, style="dim", markup=False, highlight=False, soft_wrap=True)
@@ -27,20 +31,10 @@ def show(findings: Sequence[Finding], console: Console) -> None:
     console.print(f"{sum(counts.values())} figures: {words}", markup=False, highlight=False)
 
 
-def _table(source: str, findings: Sequence[Finding]) -> Table:
+def _tables(source: str, findings: Sequence[Finding], width: int) -> list[Text | Table]:
     protocols = dict.fromkeys(finding.figure.setting.protocol for finding in findings)
-    title = f"{source} · {', '.join(protocols)}"
-    table = Table(title=Text(title), title_justify="left", pad_edge=False)
-    table.add_column("#", justify="right", no_wrap=True)
-    for name in ("method", "labels", "score"):
-        table.add_column(name, overflow="fold")
-    for name in ("published", "measured", "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("verdict", "failed"):
-        table.add_column(name, no_wrap=True)
-    for finding in findings:
-        table.add_row(*_cells(finding))
-    return table
+    rows = [_cells(finding) for finding in findings]
+    return fitted(f"{source} · {', '.join(protocols)}", COLUMNS, rows, width, TEXTS)
 
 
 def _cells(finding: Finding) -> list[Text]:
