@@ -15,7 +15,7 @@ from PIL import Image
 
 from bench.core.errors import BenchError
 from bench.records.views import Cluster, View
-from bench.show import figures
+from bench.show import figures, labels
 
 NAMES = [f"method-{i:02}" for i in range(17)]
 LEVELS = ["0%", "1%", "10%"]
@@ -133,7 +133,7 @@ def test_a_long_name_is_wrapped_not_cut(drawn: list[Figure]) -> None:
     figures.supervision(given, [name], figures.styles([name]), "x")
     (found,) = legend(drawn[0].axes[0])
     assert found.replace("\n", " ") == name
-    assert max(map(len, found.split("\n"))) <= figures.NAME_WIDTH
+    assert max(map(len, found.split("\n"))) <= labels.NAME_WIDTH
 
 
 def test_costs_show_the_fit_and_its_stages(drawn: list[Figure]) -> None:
@@ -210,3 +210,68 @@ def test_the_contact_sheet_says_its_rows(drawn: list[Figure]) -> None:
     rows = [t.get_text() for t in axes.get_yticklabels()]
     assert rows == ["image", "weak", "strong 1", "strong 2", "strong 3"]
     assert np.asarray(axes.images[0].get_array()).shape == (5 * 10 + 2, 12 * 10 + 2, 3)
+
+
+# --- Many classes, large images, other scripts --------------------------------------------------
+
+
+def many(n: int) -> list[str]:
+    return [f"class number {i}" for i in range(n)]
+
+
+@pytest.mark.parametrize(("n", "step"), [(31, 1), (51, 2), (1200, 24)])
+def test_recalls_of_many_classes_are_of_bounded_size(
+    n: int, step: int, drawn: list[Figure]
+) -> None:
+    table = pd.DataFrame(np.full((3, n), 0.5), NAMES[:3], many(n))
+    assert opened(figures.recalls(table)).shape[1] <= 100 * figures.MOST_INCHES
+    (axes,) = drawn[0].axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == many(n)[::step]
+    assert list(axes.get_xticks()) == [i + 0.5 for i in range(0, n, step)]
+    assert not axes.texts, "values"
+    said = labels.axis_remark(many(n))
+    assert "Values are written for up to 30 classes" in said
+    assert (f"Of {n:,} classes one in {step} is named" in said) == (step > 1)
+
+
+def test_few_classes_need_no_remark() -> None:
+    assert labels.axis_remark(many(30)) == ""
+
+
+@pytest.mark.parametrize("side", [28, 300])
+def test_a_sheet_of_many_clusters_is_of_bounded_size(side: int) -> None:
+    X = np.zeros((9, side, side, 3), np.uint8)
+    X[:, side // 2 :] = 200
+    ones = [Cluster(j, j, 0.5, 9, tuple(range(9)), (0.5,) * 9) for j in range(100)]
+    view = View("", tuple(f"class {'x' * 300} {j}" for j in range(100)), tuple(ones))
+    pixels = opened(figures.confident_images(view, X))
+    assert max(pixels.shape) <= figures.MOST_PIXELS
+    assert (pixels == 200).all(axis=2).sum() > 9 * 100 * 200, "every image is there"
+
+
+KANA = ["お", "き", "す"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_classes_are_numbered_where_the_font_lacks_a_character(drawn: list[Figure]) -> None:
+    figures.recalls(pd.DataFrame(np.full((2, 3), 0.5), ["m", "ニューロン"], KANA))
+    one = Cluster(7, 2, 0.5, 1, (0,), (0.5,))
+    empty = Cluster(8, None, None, 0, (), ())
+    figures.confident_images(View("", tuple(KANA), (one, empty)), np.zeros((1, 8, 8), np.uint8))
+    (recalls,), (sheet,) = (figure.axes for figure in drawn)
+    assert [t.get_text() for t in recalls.get_xticklabels()] == ["0", "1", "2"]
+    assert recalls.get_yticklabels()[1].get_text() == "U+30CBU+30E5U+30FCU+30EDU+30F3"
+    assert [t.get_text() for t in sheet.get_yticklabels()] == ["7: 2", "8: empty"]
+    assert labels.axis_remark(KANA) == (
+        "Numbers stand for names that the font of the figures lacks: 0 お, 1 き, 2 す."
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_methods_of_any_name_are_drawn(drawn: list[Figure]) -> None:
+    given = board(1).assign(name="近い how=あ")
+    look = figures.styles(given["name"])
+    figures.supervision(given, ["近い how=あ"], look, "x")
+    figures.costs(given, "10%", ["近い how=あ"], look, "x")
+    for figure in drawn:
+        assert legend(figure.axes[0]) == ["U+8FD1U+3044 how=U+3042"]

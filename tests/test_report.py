@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,27 @@ def test_recall_is_the_mean_over_seeds_of_the_headlines_images(
     assert report.recall_table(records, "50%", ["a"]).empty
     inductive = make_record(parts={"subsets": one}, protocol="inductive")
     assert report.recall_table([inductive], "5%", ["tiny"]).empty, "no test images"
+
+
+@pytest.mark.parametrize(
+    ("n", "first", "said"),
+    [(60, "class 0", "Of 60 classes one in 2 is named."), (3, "お", "0 お, 1 class 1, 2 class 2.")],
+)
+def test_the_caption_says_what_a_figure_leaves_out(
+    make_record: MakeRecord, n: int, first: str, said: str
+) -> None:
+    names = [first, *(f"class {j}" for j in range(1, n))]
+    part = {"n": 10, "recall": [0.5] * n, "contingency": [[1] * (n + 1)] * n}
+    records = [make_record(0.5, {"subsets": {"all": part, "unlabelled": part}})]
+    images = SimpleNamespace(class_names=lambda dataset, n_classes: names)
+    picture = report._recall_chart("a", records, "5%", ["tiny"], images)
+    assert said in picture.caption
+    view = View("", tuple(names), (Cluster(0, 0, 0.5, 1, (0,), (0.5,)),))
+    trial = Trial.from_json(records[0]["trial"])
+    data = SimpleNamespace(X=np.zeros((1, 4, 4), np.uint8))
+    images.of = lambda trial: data
+    clusters = report._clusters(trial, view, images, "a")
+    assert ("Numbers stand for names" in clusters.picture.caption) == (first == "お")
 
 
 def test_what_failed_is_listed_with_its_message(results: Path, make_record: MakeRecord) -> None:

@@ -7,7 +7,6 @@ Every method keeps its colour, marker and line from figure to figure.
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +23,15 @@ from PIL import Image
 from bench.core.errors import BenchError
 from bench.core.levels import Level
 from bench.records.views import N_IMAGES, View
+from bench.show.labels import FONT, MOST_WRITTEN, class_texts, named_every, wrapped
 
 DPI = 100
 COLOURS = 256  # of a PNG's palette: a third of the bytes, and nobody sees it
 GREYS = 32  # the same of grey photographs: half the bytes again
-NAME_WIDTH = 36  # characters of a name in one line
+LEAST_INCHES, MOST_INCHES = 6, 16  # of a heat map's width
+CELL = 0.62  # inches of a heat map's column
+MOST_PIXELS = 4000  # of a sheet of images, on either side
+MOST_TILE = 128  # pixels of an image in a sheet: larger ones are thinned
 GAP = 2  # pixels around a tile
 PAPER = 255
 LEAST_SECONDS = 0.01  # what takes less is drawn there: a logarithm has no place for 0
@@ -41,7 +44,7 @@ PLAIN = {  # matplotlib's own settings, whatever the user's file says
 }
 STYLE: dict[Any, Any] = PLAIN | {
     "text.parse_math": False,  # names are data: $1_$2 is no formula
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.family": FONT,
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -161,11 +164,14 @@ def recalls(table: pd.DataFrame) -> bytes:
 
     Parameters
     ----------
-    table : a row for each method, a column for each class, values 0 to 1, NaN for none.
+    table : a row for each method, a column for each class, values 0 to 1, NaN for none. Of many
+        classes some are named, and no values are written (`labels.axis_remark` says so).
     """
     height, width = table.shape
+    cell = min(CELL, (MOST_INCHES - 3.2) / width)
+    names, step = class_texts(list(table.columns))[0], named_every(width)
     with mpl.rc_context(STYLE | {"axes.grid": False}):
-        figure = _figure(3.2 + 0.62 * width, 1.4 + 0.3 * height)
+        figure = _figure(max(LEAST_INCHES, 3.2 + cell * width), 1.4 + 0.3 * height)
         axes = figure.add_subplot()
         sns.heatmap(
             table,
@@ -173,17 +179,23 @@ def recalls(table: pd.DataFrame) -> bytes:
             vmin=0,
             vmax=1,
             cmap="cividis",
-            annot=True,
+            annot=width <= MOST_WRITTEN,
             fmt=".2f",
             annot_kws={"size": 8},
-            linewidths=0.5,
+            linewidths=0.5 if step == 1 else 0,
+            xticklabels=False,
+            yticklabels=False,
             cbar=False,
         )
         axes.set(xlabel="", ylabel="")
         axes.tick_params(length=0)
-        axes.set_yticks(axes.get_yticks(), [_wrapped(name) for name in table.index], rotation=0)
-        if max(map(len, table.columns)) > 3:
-            axes.set_xticks(axes.get_xticks(), list(table.columns), rotation=35, ha="right")
+        axes.set_yticks(
+            np.arange(height) + 0.5, [wrapped(name) for name in table.index], va="center"
+        )
+        axes.set_xticks(np.arange(0, width, step) + 0.5, names[::step])
+        if max(map(len, names)) > 3 or step > 1:
+            for text in axes.get_xticklabels():
+                text.set(rotation=35, horizontalalignment="right")
         return _png(figure)
 
 
@@ -204,12 +216,16 @@ def confident_images(view: View, X: np.ndarray) -> bytes:
         raise BenchError(
             f"a views file names image {last} of {len(X)}; delete it and run its trial again"
         )
+    thin = -(-max(X.shape[1:3]) // MOST_TILE)
+    X = X[:, ::thin, ::thin]  # a view of it
     blank = np.full(X.shape[1:], PAPER, dtype=np.uint8)
     rows = [
         [X[i] for i in one.images] + [blank] * (N_IMAGES - len(one.images)) for one in view.clusters
     ]
-    labels = [f"{one.cluster}: {view.name(one) or 'empty'}" for one in view.clusters]
-    return _sheet(tiled(rows), labels)
+    names, _ = class_texts(view.classes)
+    labels = ["empty" if one.label is None else names[one.label] for one in view.clusters]
+    numbers = [one.cluster for one in view.clusters]
+    return _sheet(tiled(rows), [f"{j}: {name}" for j, name in zip(numbers, labels, strict=True)])
 
 
 def augmentations(X: np.ndarray, n_strong: int = 3) -> bytes:
@@ -236,11 +252,14 @@ def tiled(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 
 def _sheet(sheet: np.ndarray, labels: Sequence[str]) -> bytes:
-    """A picture of equally high rows, each with its label to the left; every pixel is a square."""
+    """A picture of equally high rows, each with its label to the left; every pixel is a square.
+
+    A large one is made smaller, to `MOST_PIXELS`.
+    """
     height, width = sheet.shape[:2]
-    scale = max(1, round(600 / width))
+    scale = min(max(1, round(600 / width)), MOST_PIXELS / max(height, width))
     margin = 20 + 7 * max(map(len, labels))  # pixels; a character of the font is about 7 wide
-    size = margin + scale * width, scale * height
+    size = margin + round(scale * width), round(scale * height)
     with mpl.rc_context(STYLE | {"font.size": 9, "axes.grid": False}):
         figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)
         FigureCanvasAgg(figure)
@@ -273,18 +292,13 @@ def _legend(axes: Axes) -> None:
     handles, names = axes.get_legend_handles_labels()
     axes.legend(
         handles,
-        [_wrapped(name) for name in names],
+        [wrapped(name) for name in names],
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
         frameon=False,
         fontsize=9,
         handlelength=3,
     )
-
-
-def _wrapped(name: str) -> str:
-    """A long name, of a variant with many parameters, on several lines."""
-    return "\n".join(textwrap.wrap(name, NAME_WIDTH))
 
 
 def _frame(axes: Axes, means: pd.Series) -> None:

@@ -28,7 +28,7 @@ from bench.records.published import Setting
 from bench.records.scoring import FAILURES, Record, error_message
 from bench.records.store import Store, flatten_record, is_stale
 from bench.records.views import Images, View
-from bench.show import figures
+from bench.show import figures, labels
 from bench.show.figures import Style
 from methods.registry import RegistryError
 
@@ -270,9 +270,10 @@ def _recall_chart(
     trial = records[0]["trial"]
     table.columns = pd.Index(images.class_names(trial["dataset"], table.shape[1]))
     at, what = _spaced(level), headline_images(trial["protocol"])
+    remark = labels.axis_remark(list(table.columns))
     return Picture(
         f"recall-{anchor}.png",
-        f"Recall of every class at {at}, on {what}, mean over seeds.",
+        f"Recall of every class at {at}, on {what}, mean over seeds. {remark}".strip(),
         f"Heat map of recall, methods by classes. On average {table.mean().idxmin()} is lowest.",
         figures.recalls(table),
     )
@@ -310,7 +311,8 @@ def _clusters(trial: Trial, view: View, images: Images, anchor: str) -> Clusters
         return Clusters(title, view, None, found)
     picture = Picture(
         f"clusters-{anchor}-{trial.folder.name}.png",
-        f"{title}: of every cluster the images that are most confidently in it, the surest first.",
+        f"{title}: of every cluster the images that are most confidently in it, the surest first. "
+        f"{labels.class_texts(view.classes)[1]}".strip(),
         f"Images of {len(view.clusters)} clusters, a row for each, labelled with its majority.",
         figures.confident_images(view, found.X),
     )
