@@ -399,9 +399,11 @@ def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
             parsed = ast.literal_eval(_AS_PYTHON.get(value, value))
         except (ValueError, SyntaxError):
             parsed = value
+        except (RecursionError, MemoryError):
+            raise BenchError(f"--set is {text[:80]!r}…, which is nested too deep") from None
         try:
             json.dumps(parsed)
-        except (TypeError, ValueError):  # a set, bytes, a complex number
+        except (TypeError, ValueError, RecursionError):  # a set, bytes, a complex number
             raise BenchError(
                 f"--set is {text!r}; expected a value that a record can hold: numbers, texts, "
                 "True, False, None, lists and dicts of these"

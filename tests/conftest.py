@@ -23,7 +23,8 @@ if WORKER and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {cores[int(WORKER.removeprefix("gw")) % len(cores)]})
 
 settings.register_profile("unhurried", deadline=None)  # a slow machine is no failure
-settings.load_profile("unhurried")
+settings.register_profile("stress", deadline=None, max_examples=20 * settings().max_examples)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
 
 TRIAL = {
     "dataset": "toy",

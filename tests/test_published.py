@@ -166,11 +166,21 @@ def test_a_row_that_no_setting_stands_for(
         HEAD + "s,m,,all 70000,none,0%,ten,,acc,0.5,all 70000,\n",
         HEAD + "s,m,,all 70000,none,0%,,,acc,half,all 70000,\n",
         HEAD + "s,m,,all 70000,none,0%,,,acc,0.5,all 70000,,more\n",
+        HEAD + "s,m,,all 70000,none,0%,,,acc,0.5\n",
+        HEAD + "s,m,,all 70000,none,0%,,,acc,nan,all 70000,\n",
+        HEAD + "s,m,,all 70000,none,0%,,,acc,58.5,all 70000,\n",
     ],
 )
 def test_a_file_of_figures_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "figures.csv").write_text(text)
     with pytest.raises(BenchError, match="row 1 of the published figures cannot be read"):
+        published.read_published(tmp_path / "figures.csv")
+
+
+@pytest.mark.parametrize("content", [b"\xff" + HEAD.encode(), b"a\n" + b"x" * 200_000])
+def test_a_file_that_is_no_table(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "figures.csv").write_bytes(content)
+    with pytest.raises(BenchError, match=r"figures.csv cannot be read .*; expected a table like"):
         published.read_published(tmp_path / "figures.csv")
 
 

@@ -171,6 +171,7 @@ def test_committed_records_are_read_as_they_are_written() -> None:
     [
         (lambda r: r.update(headline=0.99), "its headline is 0.99, but its contingency tables"),
         (lambda r: r["subsets"]["all"].update(nmi=1.0), "its nmi on all is 1.0, but"),
+        (lambda r: r["subsets"].pop("unlabelled"), "it has no subset unlabelled, by which"),
         (lambda r: r["subsets"]["all"].update(n=21), "its n on all is 21, but"),
         (lambda r: r["subsets"]["all"].update(contingency=[[1, 2], [3]]), "rows of 1 and 2"),
         (lambda r: r["subsets"]["all"].update(contingency=[[-1, 0, 0], [0, 1, 0]]), "contingency"),

@@ -57,6 +57,29 @@ def test_a_view_counted_by_hand() -> None:
     assert [VIEW.name(one) for one in VIEW.clusters] == ["cat", "dog", ""]
 
 
+DAMAGES: dict[str, Callable[[Any], Any]] = {
+    "no list": lambda view: view.update(clusters=3),
+    "no clusters": lambda view: view.update(clusters=[]),
+    "no class names": lambda view: view.pop("classes"),
+    "a size that is a text": lambda view: view["clusters"][0].update(size="4"),
+    "an accuracy that is a text": lambda view: view["clusters"][0].update(accuracy="x"),
+    "an image that is none": lambda view: view["clusters"][0].update(images=[None, 1, 2, 3]),
+    "an image below 0": lambda view: view["clusters"][0].update(images=[-1, 0, 1, 2]),
+    "more images than probabilities": lambda view: view["clusters"][0].update(probabilities=[]),
+    "too many images": lambda view: view["clusters"][0].update(images=[0] * 10),
+    "a label that is no class": lambda view: view["clusters"][0].update(label=2),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_view_is_one_sentence(damage: str) -> None:
+    values = json.loads(json.dumps(VIEW.to_json()))
+    DAMAGES[damage](values)
+    with pytest.raises(BenchError, match=r"the views file cannot be read .*; delete") as caught:
+        View.from_json(values)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_view_comes_back_from_json() -> None:
     assert View.from_json(json.loads(json.dumps(VIEW.to_json()))) == VIEW
 

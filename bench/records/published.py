@@ -77,7 +77,8 @@ def read_published(path: Path | Traversable | None = None) -> list[Published]:
 
     Raises
     ------
-    BenchError : a row lacks a column or holds text where a number belongs.
+    BenchError : it is no table, or a row lacks a column, holds text where a number belongs, or a
+        value beyond 0 to 1.
     """
     read = []
     for number, row in enumerate(_rows(path or _shipped("fashion_mnist.csv")), start=1):
@@ -87,6 +88,8 @@ def read_published(path: Path | Traversable | None = None) -> list[Published]:
                 "percentile": int(row["percentile"]) if row["percentile"] else None,
                 "value": float(row["value"]),
             }
+            if None in row.values() or not 0 <= float(row["value"]) <= 1:
+                raise ValueError("a cell is missing, or the value is not between 0 and 1")
             read.append(Published(number=number, **{**row, **numbers}))  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
             raise BenchError(
@@ -100,8 +103,14 @@ def _shipped(name: str) -> Traversable:
     return resources.files("bench.records").joinpath("published", name)
 
 
-def _rows(path: Path | Traversable) -> csv.DictReader[str]:
-    return csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+def _rows(path: Path | Traversable) -> list[dict[str, str]]:
+    try:
+        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, csv.Error) as error:
+        raise BenchError(
+            f"{path} cannot be read ({error}); expected a table like "
+            "bench/records/published/fashion_mnist.csv"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ def settings(row: Published) -> tuple[Setting, ...]:
     level = str(Level.parse(row.labels))
     if row.selection == "all":
         level = "100%"
-        if row.trained_on.split()[-1] != row.labels:
+        if row.trained_on.split()[-1:] != [row.labels]:
             raise BenchError(_cannot(row, f"all labels of {row.trained_on!r}", row.labels))
     if row.selection == "representative" and str(row.clusters) != row.labels:
         raise BenchError(_cannot(row, "as many clusters as labels", str(row.clusters)))
@@ -272,7 +281,8 @@ def known_data(store: Store) -> dict[str, Data]:
         if path.name.endswith(".views.json"):
             continue
         record = read_record(path)
-        table = record["subsets"]["all"]["contingency"] if record["status"] == "ok" else []
+        everything = record.get("subsets", {}).get("all")
+        table = everything["contingency"] if everything else []
         if [sum(row) for row in table] == [CIFAR_10_IMAGES_PER_CLASS] * 10:
             trial = Trial.from_json(record["trial"])
             known.setdefault(CIFAR_10, Data(trial.dataset, trial.dataset_digest, len(table)))

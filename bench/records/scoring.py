@@ -214,7 +214,11 @@ def check_scores(record: Record) -> None:
         values = _scores_of(claimed["contingency"], names, named=n_labels > 0)
         for metric in ("n", "acc", "accuracy", "nmi", "ari", "purity"):
             _check_claim(f"{metric} on {subset}", claimed[metric], values[metric])
-    found = headline(record["trial"]["protocol"], n_labels, record)
+    protocol = record["trial"]["protocol"]
+    ranked_by, _ = headline_name(protocol, n_labels)
+    if not {"all", ranked_by} <= set(record["subsets"]):
+        raise BenchError(f"it has no subset {ranked_by}, by which it is ranked")
+    found = headline(protocol, n_labels, record)
     _check_claim("headline", record["headline"], found["headline"])
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from bench.core import metrics
@@ -82,22 +83,27 @@ class View:
         BenchError : they are no view.
         """
         try:
-            clusters = tuple(_cluster(one) for one in values["clusters"])
-            classes = tuple(str(name) for name in values["classes"])
-            names = [one.label for one in clusters if one.label is not None]
-            if any(not 0 <= label < len(classes) for label in names):
-                raise ValueError(f"a label is none of the {len(classes)} classes")
-            return cls(str(values["identity"]), classes, clusters)
-        except (KeyError, TypeError, ValueError) as error:
+            view = msgspec.convert(values, cls)
+            if not 1 <= len(view.clusters) <= MOST_CLUSTERS:
+                raise ValueError(f"it has {len(view.clusters)} clusters")
+            for one in view.clusters:
+                _check_cluster(one, len(view.classes))
+        except (msgspec.MsgspecError, ValueError) as error:
             raise BenchError(
-                f"the views file cannot be read ({type(error).__name__}: {error}); delete it and "
-                "run the trial again"
+                f"the views file cannot be read ({error}); delete it and run the trial again"
             ) from error
+        return view
 
 
-def _cluster(values: Mapping[str, Any]) -> Cluster:
-    images, probabilities = tuple(values["images"]), tuple(values["probabilities"])
-    return Cluster(**{**values, "images": images, "probabilities": probabilities})
+def _check_cluster(one: Cluster, n_classes: int) -> None:
+    """Raise ValueError for a label that is no class, or images that are none."""
+    if one.label is not None and not 0 <= one.label < n_classes:
+        raise ValueError(f"a label is none of the {n_classes} classes")
+    if min(one.images, default=0) < 0 or not len(one.probabilities) == len(one.images) <= N_IMAGES:
+        raise ValueError(
+            f"a cluster shows the images {list(one.images)}; expected at most {N_IMAGES}, and a "
+            "probability of each"
+        )
 
 
 def make(
