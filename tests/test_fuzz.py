@@ -34,6 +34,7 @@ from bench.records.views import Cluster, View
 
 TIMES = settings().max_examples / 100  # of the profile, 1 or 20
 TRIED: Counter[str] = Counter()
+pytestmark = pytest.mark.timeout(300 * TIMES)
 MakeRecord = Callable[..., dict[str, Any]]
 
 

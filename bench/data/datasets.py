@@ -255,7 +255,7 @@ def _dataset(
 
 def own_path(name: str) -> Path | None:
     """The file or folder of a user's own images that `name` is; None for another name."""
-    if name in ("digits", FASHION_MNIST.name):
+    if name in ("", "digits", FASHION_MNIST.name):
         return None
     try:
         path = Path(name).expanduser()
