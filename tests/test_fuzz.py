@@ -61,7 +61,10 @@ def place(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Path]:
     """A folder for the files; at the end it is said how many inputs there were."""
-    yield tmp_path_factory.mktemp("fuzz")
+    folder = tmp_path_factory.mktemp("fuzz")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("BENCH_CACHE", str(folder / "cache"))
+        yield folder
     said = ", ".join(f"{n:,} {what}" for what, n in TRIED.items())
     plugins = request.config.pluginmanager
     if reporter := plugins.get_plugin("terminalreporter"):

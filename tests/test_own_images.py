@@ -21,7 +21,8 @@ import bench
 from bench.cli import app, main
 from bench.core import machine
 from bench.core.errors import BenchError
-from bench.data.datasets import fetch, load
+from bench.data import folder
+from bench.data.datasets import cache_dir, fetch, load
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (12, 5, 4), dtype=np.uint8)
@@ -148,6 +149,25 @@ def test_a_folder_for_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert load(".").name == data.name == f"pets-{data.digest[:8]}"
 
 
+def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = images(tmp_path / "pets", "dog cat")
+    (place / "notes.txt").write_text("x")
+    said: list[str] = []
+    first = load(str(place), log=said.append)
+    with monkeypatch.context() as patched:
+        patched.setattr(folder, "read", None)
+        again = load(str(place), log=said.append)
+    assert (again.digest, again.name, again.n_train) == (first.digest, first.name, first.n_train)
+    assert again.class_names == first.class_names
+    assert said[0] == said[1], "warnings too"
+    (copy,) = (cache_dir() / "datasets").iterdir()
+    copy.write_bytes(copy.read_bytes()[:99])
+    assert load(str(place), log=said.append).digest == first.digest
+    assert "is damaged" in said[2]
+    Image.new("L", (4, 5), 9).save(place / "dog" / "2.png")
+    assert load(str(place), log=said.append).digest != first.digest
+
+
 def test_train_and_test_are_the_parts(tmp_path: Path) -> None:
     images(tmp_path, "train/a train/b val/a test/a test/b", 2)
     data = load(str(tmp_path))
@@ -218,6 +238,7 @@ WRONG_IMAGES = {
         "x.png has more than 8 bits for a pixel",
     ),
     "a film": (two_frames, "x.gif has several frames"),
+    "a dangling link": (lambda path: path.symlink_to("nowhere"), "it is no regular file"),
     "a pipe": (os.mkfifo, "x.png cannot be read: it is no regular file"),
 }
 

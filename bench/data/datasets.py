@@ -264,6 +264,24 @@ def own_path(name: str) -> Path | None:
         raise BenchError(f"{name[:80]!r} cannot be a path: {error}") from error
 
 
+def _read_images(path: Path, say: Log) -> content.Own:
+    """A folder of images, which are decoded once: every trial of a run loads them again."""
+    copy = cache_dir() / "datasets" / f"folder-{folder.fingerprint(path)[:24]}.npz"
+    if copy.exists():
+        try:
+            with np.load(copy, allow_pickle=False) as kept:
+                fields = {name: kept[name] for name in ("X", "y", "n_train", "class_names")}
+                warnings = tuple(kept["warnings"].tolist())
+                return content.Own(path, **fields, warnings=warnings, parts_cure=folder.CURE)
+        except Exception as error:  # zip, zlib and numpy's headers each fail in their own ways
+            say(f"the copy {copy} of {path} is damaged ({error}); reading the images again")
+    own = folder.read(path)
+    arrays = {"X": own.X, "y": own.y, "n_train": own.n_train, "class_names": own.class_names}
+    with _said_if_it_cannot_be_written(copy.parent), written_whole(copy) as file:
+        np.savez(file, **arrays, warnings=np.array(own.warnings, dtype=str))  # type: ignore[arg-type]
+    return own
+
+
 def _load_own(path: Path, say: Log) -> Dataset:
     """A user's own images; see `load` for the layouts.
 
@@ -277,7 +295,7 @@ def _load_own(path: Path, say: Log) -> Dataset:
     elif idx.is_folder(path):
         own = idx.read_folder(path)
     else:
-        own = folder.read(path)
+        own = _read_images(path, say)
     n_train, names = content.checked(own)
     for remark in content.remarks(own):
         say(f"warning: {remark}")
