@@ -7,8 +7,8 @@ import, or that takes a name already taken, becomes a `Problem`; the others stil
 
 from __future__ import annotations
 
+import copy
 import difflib
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,6 +16,7 @@ import inspect
 import json
 import pkgutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,10 +24,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from methods import plugins as plugin_files
 from methods.method import Method, StageRequest, Tags
 
 ENTRY_POINT_GROUP = "bench.methods"
-NOT_PLUGINS = {"method", "registry", "toolkit"}
+NOT_PLUGINS = {"method", "plugins", "registry", "toolkit"}
 AnyMethod = TypeVar("AnyMethod", bound=type)
 
 
@@ -52,6 +54,8 @@ class Entry:
     def parameters(self, schedule: str, **changes: Any) -> dict[str, Any]:
         """All parameters: the constructor's, then the schedule's, the name's, the user's.
 
+        They are copies: who changes one changes no default.
+
         Raises
         ------
         RegistryError : a parameter that the method does not have, or a change of another kind.
@@ -68,7 +72,7 @@ class Entry:
             if given is changes:
                 _check_kinds(self.name, params, changes)
             params |= given
-        return params
+        return copy.deepcopy(params)
 
     def build(self, schedule: str = "paper", **changes: Any) -> Method:
         """An unfitted estimator with the parameters of `schedule` and `changes`."""
@@ -93,10 +97,16 @@ _KINDS = {bool: "True or False", int: "a number", float: "a number", str: "a tex
 
 @dataclass(frozen=True)
 class Problem:
-    """A file or distribution that could not be used, and why."""
+    """A file or distribution that could not be used, and why.
+
+    `error` is what it met. `entry` is the one class that cannot be used, where the rest of the file
+    can.
+    """
 
     origin: str
     message: str
+    error: BaseException | None = None
+    entry: Entry | None = None
 
 
 _entries: dict[str, Entry] = {}
@@ -194,44 +204,80 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
         for name in set(_entries) - names_before:
             if _entries[name].cls.__module__ not in whole:
                 del _entries[name]
-        reason = str(error) if isinstance(error, RegistryError) else f"{_kind(error)}: {error}"
-        return [Problem(origin, f"{origin} cannot be used: {reason}")]
+        own = isinstance(error, RegistryError)
+        reason = str(error) if own else f"{_kind(error)}: {error}{own_line(error, origin)}"
+        return [Problem(origin, f"{origin} cannot be used: {reason}", error)]
     problems = []
     for name in sorted(set(_entries) - names_before):
-        if unusable := _unusable(_entries[name]):
-            del _entries[name]
-            problems.append(Problem(origin, f"{name} of {origin} cannot be used: {unusable}"))
+        try:
+            check_usable(_entries[name])
+        except RegistryError as error:
+            entry = _entries.pop(name)
+            message = f"{name} of {origin} cannot be used: {error}"
+            problems.append(Problem(origin, message, error, entry))
     return problems
 
 
-def _unusable(entry: Entry) -> str | None:
-    """Why a registered class cannot be planned with, in a sentence; None if it can.
+def check_usable(entry: Entry) -> None:
+    """Refuse a registered class that cannot be planned with.
 
     A plan builds the method, keeps its parameters in records and asks for its stages: a method that
     fails there must not end a run of others.
+
+    Raises
+    ------
+    RegistryError : it cannot; a sentence that says why. What the class raised itself is the cause.
     """
     if not (inspect.isclass(entry.cls) and issubclass(entry.cls, Method)):
-        return "it does not derive from methods.method.Method; make that its base class"
+        raise RegistryError(
+            "it does not derive from methods.method.Method; make that its base class"
+        )
     doing = "its constructor without arguments"
     try:
         for schedule in ("paper", *entry.cls.schedules):
             doing = f"its parameters under {schedule}"
-            params = entry.parameters(schedule)
-            if json.loads(json.dumps(params)) != params:
-                return (
-                    f"its parameters {params} do not come back from JSON as they were; use "
-                    "numbers, texts, True, False, None, lists and dicts of these"
-                )
+            _check_parameters(entry, schedule)
+        method = entry.build()
         for n_labels in (0, 100):
             doing = f"its stages({n_labels})"
-            for request in entry.build().stages(n_labels):
+            for request in method.stages(n_labels):
                 if not isinstance(request, StageRequest):
-                    return f"{doing} holds {request!r}; expected StageRequests"
-    except RegistryError as error:
-        return str(error)
+                    raise RegistryError(f"{doing} holds {request!r}; expected StageRequests")
+    except RegistryError:
+        raise
     except Exception as error:  # the author's code may fail in any way
-        return f"{doing} failed with {_kind(error)}: {error}"
-    return None
+        reason = f"{_kind(error)}: {error}{own_line(error, entry.origin)}"
+        raise RegistryError(f"{doing} failed with {reason}") from error
+
+
+def _check_parameters(entry: Entry, schedule: str) -> None:
+    """Refuse parameters that a record could not hold, or that differ from one time to the next."""
+    params = entry.parameters(schedule)
+    if json.loads(json.dumps(params)) != params:
+        raise RegistryError(
+            f"its parameters {params} do not come back from JSON as they were; use numbers, texts, "
+            "True, False, None, lists and dicts of these"
+        )
+    if (again := entry.parameters(schedule)) != params:
+        raise RegistryError(
+            f"its parameters {params} are {again} the next time: its constructor changes a "
+            "default; store a copy"
+        )
+
+
+def own_line(error: BaseException, file: str) -> str:
+    """`` (plugin.py, line 3: return 1 / n)``: the last line of `file`, or of one beside it.
+
+    Empty where the error passed none of them.
+    """
+    if isinstance(error, SyntaxError) or not Path(file).is_file():
+        return ""  # a SyntaxError says itself where it is
+    folder = Path(file).resolve().parent
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).parent == folder]
+    if not own:
+        return ""
+    return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})"
 
 
 def _kind(error: BaseException) -> str:
@@ -250,22 +296,9 @@ def _load_point(point: importlib.metadata.EntryPoint) -> None:
         register(point.name)(loaded)
 
 
-def _load_file(path: Path) -> ModuleType | None:
-    """Import one file as a module of its own (once per process)."""
+def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise RegistryError(f"there is no file {path}")
-    path = path.resolve()
-    name = f"bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise RegistryError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    return plugin_files.load(path)

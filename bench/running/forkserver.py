@@ -203,9 +203,9 @@ def main() -> None:
     gc.freeze()  # a collection in a fork would copy all these pages
     if _serve(socket.socket(fileno=os.dup(0))):
         _reseed()
-        from bench.running import worker  # only now: as it stands in the file when the job starts
+        from bench.running import child, worker  # only now: as they stand when the job starts
 
-        worker.leave(worker.main())
+        child.leave(worker.main())
 
 
 def _serve(requests: socket.socket) -> bool:

@@ -8,30 +8,27 @@ ends; what a method reads as standard input is empty.
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
-import signal
-import threading
+import copy
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from bench.core import machine, splits
 from bench.core.errors import BenchError
 from bench.core.levels import Level
-from bench.core.trial import Trial, canonical_digest, fitted_as
+from bench.core.trial import Trial, canonical_digest, fitted_as, method_of
 from bench.data import datasets
 from bench.records import scoring, views
 from bench.records.scoring import Record
 from bench.records.store import Store
 from bench.records.views import View
 from bench.running import stages
+from bench.running.child import begin, leave
 from bench.running.context import Emit, SuiteContext, request_key
 from bench.running.job import Job
 from bench.running.libraries import import_libraries
@@ -113,7 +110,7 @@ class Worker:
         return request_key(request, self.digests(self.X), self.trial.seed, self.precision)
 
     def _method(self) -> Method:
-        return self.entry.cls(**self.fitted.params, random_state=self.trial.seed)
+        return method_of(self.fitted)
 
     def _n_labels(self, trial: Trial) -> int:
         return Level.parse(trial.level).n_labels(len(self.y))
@@ -198,9 +195,12 @@ class Worker:
         """Fit the method on the images and the revealed labels, and time it."""
         context = self._context(key)
         method = self._method()
+        given = method.get_params(deep=False)
+        before = copy.deepcopy(given)
         start = time.perf_counter()
         method.fit(self.X, y, context=context)
         fitted = time.perf_counter()
+        _check_unchanged(before, given)
         known = self.data.n_classes if (y >= 0).any() and self.entry.tags.uses_labels else None
         arrays = {"labels": scoring.check_output(method.labels_, len(y), "labels_", known)}
         if self.parts.n_test:
@@ -314,6 +314,19 @@ class Worker:
         )
 
 
+def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Refuse a fit that has changed a parameter in place, a default that grows say.
+
+    The record tells the parameters, and the next fit would have others.
+    """
+    changed = [name for name in before if repr(before[name]) != repr(after[name])]
+    if changed:
+        raise BenchError(
+            "; ".join(f"fit changes {x} from {before[x]!r} to {after[x]!r}" for x in changed)
+            + ": leave parameters as they were given and work on copies"
+        )
+
+
 def _status_of(error: BaseException) -> str:
     """``out-of-memory`` where `error`, or what made a stage fail, says so; else ``failed``.
 
@@ -325,42 +338,10 @@ def _status_of(error: BaseException) -> str:
     return "failed"
 
 
-def _end_with_the_runner(runner: int) -> None:
-    """Leave at once when `runner` closes: the runner was killed or wants no more of the worker."""
-    os.read(runner, 1)  # the bare descriptor: a thread in a file's lock breaks Python's exit
-    if os.getpgrp() == os.getpid():  # as the runner starts it: whatever the method started ends too
-        os.killpg(0, signal.SIGKILL)
-    os._exit(3)
-
-
-def _redirect_input() -> int:
-    """Give methods an empty standard input; the descriptor returned is for what the runner says.
-
-    A method that asks for input would otherwise wait for the runner for ever.
-    """
-    runner = os.dup(0)
-    with open(os.devnull) as nothing:
-        os.dup2(nothing.fileno(), 0)
-    return runner
-
-
-def _redirect_output() -> Callable[[dict[str, Any]], None]:
-    """Send what is printed to the log (standard error); the real standard output is for events."""
-    events = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-
-    def emit(event: dict[str, Any]) -> None:
-        events.write(json.dumps(event) + "\n")
-
-    return emit
-
-
 def main() -> int:
     """Carry out the job given on standard input; 0 even if trials failed (their records say so)."""
-    emit, runner = _redirect_output(), _redirect_input()
-    with open(runner, closefd=False) as request:
-        job = Job.loads(request.readline())
-    threading.Thread(target=_end_with_the_runner, args=(runner,), daemon=True).start()
+    emit, line = begin()
+    job = Job.loads(line)
     import_libraries()  # at once in a fork; in a new process before any clock runs
     import torch
 
@@ -379,16 +360,6 @@ def main() -> int:
         )
         return 1
     return 0
-
-
-def leave(status: int) -> NoReturn:
-    """End this process as `multiprocessing` ends its forks, without taking all modules apart.
-
-    A fork would copy the pages of every object that it lets go of: two thirds of what a short trial
-    costs. Nothing waits in standard output and error, which are unbuffered (``python -u``).
-    """
-    atexit._run_exitfuncs()  # what libraries want to be done, such as removing temporary files
-    os._exit(status)
 
 
 if __name__ == "__main__":

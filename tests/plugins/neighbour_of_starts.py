@@ -1,0 +1,3 @@
+"""What the plugin `starts` imports from the file beside it."""
+
+HALF = 0.5
