@@ -1,11 +1,15 @@
 """What every method must satisfy: small checks, shared by ``bench check`` and the tests.
 
-Each check takes a registered `Entry` and raises AssertionError with a message that tells the author
-what to mend. They fit the method's ``smoke`` schedule on 300 small images.
+Each check takes a registered `Entry` and raises `Unmet` with a message that tells the author what
+to mend; where it does not apply it returns why. They fit the method's ``smoke`` schedule on 300
+small images, built from parameters that have been through JSON, as a run builds it.
 """
 
 from __future__ import annotations
 
+import json
+import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,23 +17,55 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from bench.core import splits
+from bench.core import metrics, splits
 from bench.data import datasets
+from bench.records import scoring
 from methods import registry
 from methods.method import UNLABELLED, Arrays, Context, Method
-from methods.registry import Entry
+from methods.registry import Entry, RegistryError
 
 N_IMAGES = 300
 N_LABELS = 60
+NEEDS_LABELS = "it is tagged as one that needs labels"
+NOT_INDUCTIVE = "it is tagged as one that labels no new images"
 NO_PREDICT = "there is no predict(X) for new images: add it, or say tags = Tags(inductive=False)"
+
+
+LONGEST_CONSTRUCTOR = 1.0  # seconds
+
+
+class Unmet(Exception):
+    """A method does not keep the contract; the message says what to mend."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one check ended; `message` is empty if it passed."""
+    """How one check ended.
+
+    `message` says why it failed and is empty if it did not; `skipped` why it did not apply. `like`
+    is the earlier check that failed in the same way. `traceback` is that of the method's own error.
+    """
 
     name: str
-    message: str
+    message: str = ""
+    skipped: str = ""
+    like: str = ""
+    traceback: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """How it ended, in words; what was said before is not said again."""
+        if self.skipped:
+            return f"skipped: {self.skipped}"
+        return (
+            f"FAILED {f'as {self.like}' if self.like else self.message}" if self.message else "ok"
+        )
+
+
+def expect(condition: object, message: str) -> None:
+    """Raise `Unmet` unless `condition` holds; an assert would vanish under ``python -O``."""
+    if not condition:
+        raise Unmet(message)
 
 
 class Spy(Context):
@@ -55,37 +91,89 @@ def sample(n_labels: int = N_LABELS) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return X, splits.reveal(truth, chosen), truth
 
 
+def build(entry: Entry, n_clusters: int = 10, seed: int = 0) -> Method:
+    """The method with its ``smoke`` parameters, which have been through JSON as in a run."""
+    return entry.cls(**_parameters(entry, n_clusters), random_state=seed)
+
+
+def _parameters(entry: Entry, n_clusters: int) -> dict[str, Any]:
+    params = entry.parameters("smoke", n_clusters=n_clusters)
+    params.pop("random_state", None)
+    found: dict[str, Any] = json.loads(json.dumps(params))
+    return found
+
+
 def fitted(
     entry: Entry, X: np.ndarray, y: np.ndarray, context: Context | None = None, seed: int = 0
 ) -> Method:
-    """The method with its ``smoke`` parameters, fitted."""
-    return entry.build("smoke", n_clusters=10, random_state=seed).fit(X, y, context=context)
+    """What `build` gives, fitted."""
+    return build(entry, seed=seed).fit(X, y, context=context)
+
+
+def check_plan(entry: Entry) -> None:
+    """A run can plan with it: its constructor, its parameters, its stages."""
+    registry.check_usable(entry)
 
 
 def check_constructor(entry: Entry) -> None:
     """Hyperparameters are stored as given, nothing else happens in ``__init__``."""
     params = entry.parameters("paper")
     for needed in ("n_clusters", "random_state"):
-        assert needed in params, f"__init__ has no parameter {needed}; the suite sets it: add it"
-    built = entry.build("smoke", n_clusters=7, random_state=3)
-    assert built.n_clusters == 7, "__init__ has to store n_clusters as self.n_clusters"
+        expect(needed in params, f"__init__ has no parameter {needed}; the suite sets it: add it")
+    given = _parameters(entry, n_clusters=7)
+    start = time.perf_counter()
+    built = entry.cls(**given, random_state=3)
+    took = time.perf_counter() - start
+    expect(
+        took < LONGEST_CONSTRUCTOR,
+        f"__init__ took {took:.1f} s; expected less than {LONGEST_CONSTRUCTOR:g} s: store the "
+        "parameters and do the work in fit",
+    )
+    expect(built.n_clusters == 7, "__init__ has to store n_clusters as self.n_clusters")
     copy = clone(built)
-    assert copy.get_params() == built.get_params(), "sklearn.base.clone changes the parameters"
-    assert not [name for name in vars(built) if name.endswith("_")], (
-        "__init__ sets attributes that end in '_': set them in fit"
+    expect(copy.get_params() == built.get_params(), "sklearn.base.clone changes the parameters")
+    expect(
+        not [name for name in vars(built) if name.endswith("_")],
+        "__init__ sets attributes that end in '_': set them in fit",
     )
 
 
 def check_labels(entry: Entry) -> None:
     """``fit`` returns self and sets ``labels_``: one integer for every instance."""
     X, y, _ = sample()
-    method = entry.build("smoke", n_clusters=10, random_state=0)
-    assert method.fit(X, y) is method, "fit has to return self"
+    method = build(entry)
+    expect(method.fit(X, y) is method, "fit has to return self")
+    expect(hasattr(method, "labels_"), "fit has to set labels_")
     labels = np.asarray(method.labels_)
-    assert labels.shape == (len(X),), f"labels_ has shape {labels.shape}; expected {(len(X),)}"
-    assert labels.dtype.kind in "iu", f"labels_ is {labels.dtype}; expected integers"
-    assert -1 <= labels.min() <= labels.max() < 10, (
-        f"labels_ runs from {labels.min()} to {labels.max()}; expected 0..n_clusters-1, or -1"
+    expect(labels.shape == (len(X),), f"labels_ has shape {labels.shape}; expected {(len(X),)}")
+    expect(labels.dtype.kind in "iu", f"labels_ is {labels.dtype}; expected integers")
+    expect(
+        -1 <= labels.min() <= labels.max() < 10,
+        f"labels_ runs from {labels.min()} to {labels.max()}; expected 0..n_clusters-1, or -1",
+    )
+
+
+def check_named_clusters(entry: Entry) -> str | None:
+    """With labels, cluster j is class j."""
+    if not entry.tags.uses_labels:
+        return "it ignores labels: the suite names its clusters"
+    X, y, truth = sample()
+    labels = np.asarray(fitted(entry, X, y).labels_)
+    table = metrics.contingency_matrix(truth, labels, n_classes=10, n_clusters=10)
+    expect(not (said := scoring.misnamed(table)), f"{said}; give each cluster its class's number")
+    return None
+
+
+def check_parameters_unchanged(entry: Entry) -> None:
+    """``fit`` leaves the parameters as they were given, and with them the defaults."""
+    X, y, _ = sample()
+    before = build(entry).get_params(deep=False)
+    after = fitted(entry, X, y).get_params(deep=False)
+    changed = [name for name in before if repr(before[name]) != repr(after[name])]
+    expect(
+        not changed,
+        "; ".join(f"fit changes {x} from {before[x]!r} to {after[x]!r}" for x in changed)
+        + ": leave parameters as they were given and work on copies",
     )
 
 
@@ -95,124 +183,140 @@ def check_inputs_unchanged(entry: Entry) -> None:
     before = X.copy(), y.copy()
     X.flags.writeable = y.flags.writeable = False
     fitted(entry, X, y)
-    assert np.array_equal(X, before[0]), "fit changes X"
-    assert np.array_equal(y, before[1]), "fit changes y"
+    expect(np.array_equal(X, before[0]), "fit changes X")
+    expect(np.array_equal(y, before[1]), "fit changes y")
 
 
-def check_no_labels(entry: Entry) -> None:
+def check_no_labels(entry: Entry) -> str | None:
     """With every label hidden, ``fit`` works, unless the tag says needs_labels."""
     if entry.tags.needs_labels:
-        return
+        return NEEDS_LABELS
     X, y, _ = sample()
     labels = fitted(entry, X, np.full_like(y, UNLABELLED)).labels_
-    assert len(labels) == len(X), "labels_ has to hold one label per image, without labels too"
+    expect(len(labels) == len(X), "labels_ has to hold one label per image, without labels too")
+    return None
 
 
-def check_without_labels(entry: Entry) -> None:
+def check_without_labels(entry: Entry) -> str | None:
     """The method that ``tags.without_labels`` names is registered, and another one."""
     other = entry.tags.without_labels
-    if other is not None:
-        assert other != entry.name, f"tags.without_labels is {other!r} itself; name another method"
-        assert other in registry.names(), (
-            f"tags.without_labels is {other!r}, but no method is called so; `bench list` shows all"
-        )
+    if other is None:
+        return "tags.without_labels names no other method"
+    expect(other != entry.name, f"tags.without_labels is {other!r} itself; name another method")
+    expect(
+        other in registry.names(),
+        f"tags.without_labels is {other!r}, but no method is called so; `bench list` shows all",
+    )
+    return None
 
 
 def check_same_seed(entry: Entry) -> None:
     """The same seed gives the same labels twice."""
     X, y, _ = sample()
     first, second = fitted(entry, X, y).labels_, fitted(entry, X, y).labels_
-    assert np.array_equal(first, second), (
-        "two fits with random_state=0 differ: derive every random number from random_state"
+    expect(
+        np.array_equal(first, second),
+        "two fits with random_state=0 differ: derive every random number from random_state",
     )
 
 
-def check_uses_labels(entry: Entry) -> None:
+def check_uses_labels(entry: Entry) -> str | None:
     """A method tagged ``uses_labels=False`` gives the same labels whatever ``y`` is."""
     if entry.tags.uses_labels:
-        return
+        return "it is tagged as one that uses labels"
     X, y, _ = sample()
     hidden = np.full_like(y, UNLABELLED)
     same = np.array_equal(fitted(entry, X, y).labels_, fitted(entry, X, hidden).labels_)
-    assert same, "tagged uses_labels=False, but y changes labels_: it would be scored unfairly"
+    expect(same, "tagged uses_labels=False, but y changes labels_: it would be scored unfairly")
+    return None
 
 
-def check_labels_are_the_models_own(entry: Entry) -> None:
+def check_labels_are_the_models_own(entry: Entry) -> str | None:
     """``labels_`` is the model's assignment: `predict` agrees with it on the fitted images.
 
     Some of the labels given are wrong, so a method that copies ``y`` into ``labels_`` is seen.
     """
     if not entry.tags.inductive:
-        return
-    assert hasattr(entry.cls, "predict"), NO_PREDICT
+        return NOT_INDUCTIVE
+    expect(hasattr(entry.cls, "predict"), NO_PREDICT)
     X, y, _ = sample()
     wrong = np.flatnonzero(y != UNLABELLED)[::4]
     y[wrong] = (y[wrong] + 1) % 10
     method = fitted(entry, X, y)
     differ = int((method.predict(X) != method.labels_).sum())
-    assert differ == 0, (
+    expect(
+        differ == 0,
         f"labels_ and predict(X) differ on {differ} of the {len(X)} fitted images: labels_ has to "
-        "be the model's own assignment, never copied from y"
+        "be the model's own assignment, never copied from y",
     )
+    return None
 
 
-def check_predict(entry: Entry) -> None:
+def check_predict(entry: Entry) -> str | None:
     """``predict`` labels new images; ``predict_proba`` and ``transform`` have the right shapes."""
     if not entry.tags.inductive:
-        return
+        return NOT_INDUCTIVE
     X, y, _ = sample()
     method = fitted(entry, X[:250], y[:250]) if _covers(y[:250]) else fitted(entry, X, y)
     new = X[250:]
-    assert hasattr(method, "predict"), NO_PREDICT
-    assert np.shape(method.predict(new)) == (len(new),), "predict(X) needs one label per image"
+    expect(hasattr(method, "predict"), NO_PREDICT)
+    expect(np.shape(method.predict(new)) == (len(new),), "predict(X) needs one label per image")
     if hasattr(method, "predict_proba"):
         proba = np.asarray(method.predict_proba(new))
-        assert proba.shape == (len(new), 10), (
-            f"predict_proba gives {proba.shape}; expected {(len(new), 10)}: (n, n_clusters)"
+        expect(
+            proba.shape == (len(new), 10),
+            f"predict_proba gives {proba.shape}; expected {(len(new), 10)}: (n, n_clusters)",
         )
-        assert np.allclose(proba.sum(1), 1, atol=1e-3), "rows of predict_proba do not sum to 1"
+        expect(np.allclose(proba.sum(1), 1, atol=1e-3), "rows of predict_proba do not sum to 1")
     if hasattr(method, "transform"):
-        assert len(method.transform(new)) == len(new), "transform(X) needs one row per image"
+        expect(len(method.transform(new)) == len(new), "transform(X) needs one row per image")
+    return None
 
 
 def check_fit_predict(entry: Entry) -> None:
     """``fit_predict(X, y)`` uses ``y`` and equals ``fit(X, y).labels_``."""
     X, y, _ = sample()
-    method = entry.build("smoke", n_clusters=10, random_state=0)
-    same = np.array_equal(method.fit_predict(X, y), fitted(entry, X, y).labels_)
-    assert same, "fit_predict(X, y) differs from fit(X, y).labels_; derive from methods.Method"
+    same = np.array_equal(build(entry).fit_predict(X, y), fitted(entry, X, y).labels_)
+    expect(same, "fit_predict(X, y) differs from fit(X, y).labels_; derive from methods.Method")
 
 
-def check_stages(entry: Entry) -> None:
+def check_stages(entry: Entry) -> str | None:
     """What ``stages(n_labels)`` announces, `fit` asks for, with the same parameters."""
     X, y, _ = sample()
-    for labels in (y, np.full_like(y, UNLABELLED)):
+    given = [y] if entry.tags.needs_labels else [y, np.full_like(y, UNLABELLED)]
+    if not any(build(entry).stages(int((labels != UNLABELLED).sum())) for labels in given):
+        return "it announces no stages"
+    for labels in given:
         n_labels = int((labels != UNLABELLED).sum())
-        if entry.tags.needs_labels and n_labels == 0:
-            continue
         spy = Spy()
         method = fitted(entry, X, labels, spy)
         for request in method.stages(n_labels):
-            assert (request.function, dict(request.params)) in spy.asked, (
+            expect(
+                (request.function, dict(request.params)) in spy.asked,
                 f"stages({n_labels}) announces {request.name} with {dict(request.params)}, but fit "
-                f"asks for {[(f.__name__, p) for f, p in spy.asked]}"
+                f"asks for {[(f.__name__, p) for f, p in spy.asked]}",
             )
+    return None
 
 
 def check_colour(entry: Entry) -> None:
     """Colour images ``(n, h, w, 3)`` work as grey ones do."""
     X, y, _ = sample()
     colour = np.stack([X, 255 - X, X // 2], axis=-1)
-    assert len(fitted(entry, colour, y).labels_) == len(X), "labels_ of colour images"
+    expect(len(fitted(entry, colour, y).labels_) == len(X), "labels_ of colour images")
 
 
 def _covers(y: np.ndarray) -> bool:
     return len(np.unique(y[y != UNLABELLED])) == 10
 
 
-CHECKS: tuple[Callable[[Entry], None], ...] = (
+Check = Callable[[Entry], str | None]
+CHECKS: tuple[Check, ...] = (
+    check_plan,
     check_constructor,
     check_labels,
+    check_named_clusters,
+    check_parameters_unchanged,
     check_inputs_unchanged,
     check_no_labels,
     check_without_labels,
@@ -224,16 +328,45 @@ CHECKS: tuple[Callable[[Entry], None], ...] = (
     check_stages,
     check_colour,
 )
+NAMES = tuple(check.__name__.removeprefix("check_") for check in CHECKS)
 
 
-def run_checks(entry: Entry) -> Iterator[Outcome]:
-    """Every check in turn; an exception of the method itself fails the check that met it."""
-    for check in CHECKS:
-        name = check.__name__.removeprefix("check_")
+def run_checks(
+    entry: Entry, begin: Callable[[str], object] = lambda name: None
+) -> Iterator[Outcome]:
+    """Every check in turn; `begin` is told its name before it starts.
+
+    An exception of the method itself fails the check that met it. Where no run could plan with the
+    method, the others are skipped.
+    """
+    met: dict[str, str] = {}  # what was said before, and by which check
+    for name, check in zip(NAMES, CHECKS, strict=True):
+        if met.get("") == "plan":
+            yield Outcome(name, skipped="no run could plan with it")
+            continue
+        begin(name)
         try:
-            check(entry)
+            skipped = check(entry)
         except Exception as error:
-            kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-            yield Outcome(name, f"{kind}{error}")
+            message, told = _reason(error, entry)
+            yield Outcome(name, message, like=met.get(message, ""), traceback=told)
+            met.setdefault(message, name)
+            met.setdefault("", name)
         else:
-            yield Outcome(name, "")
+            yield Outcome(name, skipped=skipped or "")
+
+
+def _reason(error: Exception, entry: Entry) -> tuple[str, str]:
+    """Why a check failed, with the author's own last line; and the traceback of their error."""
+    if isinstance(error, Unmet):
+        return str(error), ""
+    if isinstance(error, RegistryError):
+        return str(error), traceback_of(error.__cause__)
+    text = " ".join(str(error).split())
+    said = f"{type(error).__name__}: {text}{registry.own_line(error, entry.origin)}"
+    return said, traceback_of(error)
+
+
+def traceback_of(error: BaseException | None) -> str:
+    """The whole traceback of an error; empty without one."""
+    return "" if error is None else "".join(traceback.format_exception(error))

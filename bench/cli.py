@@ -274,28 +274,24 @@ def show(
 @app.command()
 def check(
     wanted: Annotated[str, typer.Argument(metavar="NAME|FILE.py", help="A method or its file.")],
+    timeout: Annotated[str, typer.Option(help="Limit for one check: 90s, 5m or none.")] = "5m",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show whole tracebacks.")
+    ] = False,
 ) -> None:
     """Does this method keep the contract? One line per check."""
-    from bench.checks import run_checks
-    from methods import registry
+    limit = parse_timeout(timeout)
+    from bench.checking import check as carry_out
 
-    is_file = wanted.endswith(".py")
-    problems = registry.discover([wanted] if is_file else [])
-    broken = [p for p in problems if is_file and p.origin == str(Path(wanted))]
-    for problem in problems:
-        if problem not in broken:
-            typer.echo(problem.message, err=True)
-    if broken:
-        raise BenchError(broken[0].message)
-    names = registry.names_from(wanted) if is_file else [wanted]
-    if not names:
-        raise BenchError(f"{wanted} registers no method; decorate a class with @register('name')")
-    failed = bool(problems)
-    for name in names:
-        for outcome in run_checks(registry.get(name)):
-            verdict = f"FAILED {outcome.message}" if outcome.message else "ok"
-            failed |= bool(outcome.message)
-            typer.echo(f"{name}: {outcome.name}: {verdict}")
+    failed = False
+    for method, outcome in carry_out(wanted, limit):
+        failed |= bool(outcome.message)
+        if not method:
+            typer.echo(outcome.message, err=True)
+        else:
+            typer.echo(f"{method}: {outcome.name}: {outcome.verdict}")
+        if verbose and outcome.traceback and not outcome.like:
+            typer.echo(outcome.traceback, err=True)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -126,7 +126,7 @@ def _watch(
 def kill(process: Process) -> None:
     """Kill a worker and whatever it has started; nothing happens if it has ended."""
     if process.poll() is None:
-        _kill_group(process)
+        end_group(process)
         process.wait()
 
 
@@ -136,10 +136,11 @@ def _end_what_it_started(process: Process) -> None:
     A forked child holds the pipe of the events open: the runner would wait for it for ever.
     """
     process.wait()
-    _kill_group(process)
+    end_group(process)
 
 
-def _kill_group(process: Process) -> None:
+def end_group(process: Process) -> None:
+    """Kill a process that leads a group, and the group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left, or zombies
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -154,7 +155,7 @@ def _spawn(job: Job, log_file: Any, server: ForkServer | None, timeout_s: float 
     """Start a worker and hand it the job; its standard input stays open as a sign of life."""
     process: Process
     if server is None:
-        process = _start(_environment(job.threads), log_file)
+        process = start("bench.running.worker", job.threads, log_file)
     else:
         process = server.fork(log_file, timeout_s)
     assert process.stdin is not None
@@ -175,15 +176,15 @@ def _environment(threads: int) -> dict[str, str]:
     return KEEP_MEMORY | os.environ | numbers | {"PYTHONPATH": path}
 
 
-def _start(environment: dict[str, str], log_file: Any) -> subprocess.Popen[str]:
-    """A worker as a new process."""
+def start(module: str, threads: int, log_file: Any = None) -> subprocess.Popen[str]:
+    """A module as a new process that heeds `bench.running.child`, in a group of its own."""
     return subprocess.Popen(
-        [sys.executable, "-u", "-P", "-m", "bench.running.worker"],
+        [sys.executable, "-u", "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log_file,
         text=True,
-        env=environment,
+        env=_environment(threads),
         start_new_session=True,
     )
 
@@ -199,13 +200,16 @@ def _expired(timeout_s: float | None, written: tuple[str, ...] = ()) -> Outcome:
 
 def _death(code: int, kills_before: int, written: tuple[str, ...], log: str) -> Outcome:
     """What an exit status other than 0 means."""
-    if code >= 0:
-        message = f"the process ended with exit status {code}; its output: {log}"
-        return Outcome("crashed", message, None, written)
-    name = signal.Signals(-code).name
-    if name == "SIGKILL" and _oom_kills() > kills_before:
+    if -code == signal.SIGKILL and _oom_kills() > kills_before:
         return Outcome("out-of-memory", "the system killed it: memory ran out", None, written)
-    return Outcome("crashed", f"the process was ended by {name}; its output: {log}", None, written)
+    return Outcome("crashed", f"the process {ending(code)}; its output: {log}", None, written)
+
+
+def ending(code: int) -> str:
+    """What an exit status says of its process."""
+    if code >= 0:
+        return f"ended with exit status {code}"
+    return f"was ended by {signal.Signals(-code).name}"
 
 
 def _oom_kills() -> int:
