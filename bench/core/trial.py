@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import unicodedata
@@ -14,6 +15,7 @@ from bench.core.errors import BenchError
 from bench.core.levels import LEVELS, Level
 from bench.core.splits import PROTOCOLS, SELECTIONS
 from methods import registry
+from methods.method import Method
 from methods.registry import Entry
 
 SCHEDULES = ("paper", "quick", "smoke")
@@ -150,6 +152,17 @@ def fitted_as(trial: Trial) -> Trial:
     asked = entry.params | dict(trial.variant)
     changed = {x: asked[x] for x in asked if x in plain and asked[x] != plain[x]}
     return replace(trial, method=other.name, params=plain | changed, variant=changed)
+
+
+def method_of(trial: Trial) -> Method:
+    """The method of a trial, unfitted, with parameters of its own: it may do to them what it likes.
+
+    Raises
+    ------
+    RegistryError : it is not registered.
+    """
+    params = copy.deepcopy(dict(trial.params))
+    return registry.get(trial.method).cls(**params, random_state=trial.seed)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.core.levels import Level
-from bench.core.trial import Trial, canonical_digest, fitted_as
+from bench.core.trial import Trial, canonical_digest, fitted_as, method_of
 from bench.records.scoring import FAILURES
 from bench.records.store import Store, is_stale
 from bench.running.context import request_key
@@ -172,8 +172,7 @@ def _task(job: Job, around: Surroundings, costs: Costs) -> tuple[Task, Requests]
         taken = fitted.method != trial.method and not job.fresh
         if taken and around.store.read_current(fitted) is not None:
             continue  # that record becomes this trial's own
-        method = registry.get(fitted.method).cls(**fitted.params, random_state=trial.seed)
-        for request in method.stages(Level.parse(trial.level).n_labels(around.n_fit)):
+        for request in method_of(fitted).stages(Level.parse(trial.level).n_labels(around.n_fit)):
             key = request_key(request, around.X_digest, trial.seed, around.precision)
             if key.text not in requests:
                 requests[key.text] = Wanted(
