@@ -439,6 +439,8 @@ def _print_summary(summary: Any) -> None:
         share = summary.work_seconds / (summary.seconds * summary.jobs)
         took = duration(summary.seconds)
         typer.echo(f"it took {took}, {share:.0%} of which went into fits and stages")
+    for warning in summary.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if summary.stopped:
         typer.echo(
             f"stopped with {summary.not_run} trials left; what is done is kept, and the same "

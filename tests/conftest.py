@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import settings
+from rig import Rig
 
 from bench.core.trial import Trial
 from bench.records import scoring as record
 from methods import registry
+from methods.method import Method, Tags
 
 # Workers of pytest-xdist that all use all cores mostly wait for each other's threads: each keeps
 # to one core, and so do the processes that its tests start.
@@ -54,6 +56,14 @@ def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, registry.Entry]:
     copy = dict(registry._entries)
     monkeypatch.setattr(registry, "_entries", copy)
     return copy
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: dict[str, registry.Entry]) -> Rig:
+    """A runner whose jobs are functions of the test; ``tiny`` and ``blind`` are registered."""
+    entries["tiny"] = registry.Entry("tiny", Method, {}, Tags(), "here")
+    entries["blind"] = registry.Entry("blind", Method, {}, Tags(uses_labels=False), "here")
+    return Rig(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from plugins_for_tests import DEADLINE_SECONDS, PLUGINS, Place
-from rich.console import Console
+from rig import Rig
 
 from bench.core import splits
 from bench.core.trial import Trial
@@ -27,12 +27,8 @@ from bench.records.store import Store
 from bench.running import api, execution, runner
 from bench.running.execution import Outcome
 from bench.running.job import Job
-from bench.running.plan import Plan, Task
-from bench.running.progress import Display
-from bench.running.runner import Limits, Runner
+from bench.running.runner import Limits
 from bench.running.stages import ArrayStore
-from methods.method import Method, Tags
-from methods.registry import Entry
 
 GRID = "--method blind,taught --level 0%,5%"
 
@@ -243,44 +239,8 @@ def test_dask_gives_the_same_records(tmp_path: Path) -> None:
 # --- The runner by itself: its jobs are functions of the test ------------------------------------
 
 MESSAGE = "stopped after the limit of 1 s"
-Execute = Callable[..., Outcome]
 MakeTrial = Callable[..., Trial]
 MakeRecord = Callable[..., dict[str, Any]]
-
-
-class Rig:
-    """A runner whose jobs are carried out by `execute`, in this process."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.cache = folder / "cache"
-        self.store = Store(folder / "results")
-        self.patch = monkeypatch
-        self.logs: list[str] = []
-
-    def task(self, *trials: Trial, stage: str = "", needs: tuple[str, ...] = ()) -> Task:
-        results, cache = str(self.store.results), str(self.cache)
-        return Task(Job(trials, "digits", results, cache, stage=stage), needs)
-
-    def runner(self, tasks: list[Task], execute: Execute) -> Runner:
-        def carry_out(job: Job, log: str, *others: Any) -> Outcome:
-            self.logs.append(log)
-            return execute(job)
-
-        self.patch.setattr(runner, "execute", carry_out)
-        plan = Plan(tasks, [], [], [])
-        display = Display(Console(quiet=True), len(plan.trials), None)
-        logs = self.cache / "logs"
-        return Runner(plan, Limits(), self.store, logs, display, refresh=lambda: None)
-
-    def statuses(self) -> dict[str, str]:
-        return {record["trial"]["level"]: record["status"] for record in self.store}
-
-
-@pytest.fixture
-def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: dict[str, Entry]) -> Rig:
-    entries["tiny"] = Entry("tiny", Method, {}, Tags(), "here")
-    entries["blind"] = Entry("blind", Method, {}, Tags(uses_labels=False), "here")
-    return Rig(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("status", ["timeout", "crashed", "out-of-memory"])

@@ -247,6 +247,16 @@ def misnamed(table: npt.ArrayLike) -> str | None:
     )
 
 
+def misnamed_trial(record: Record) -> str | None:
+    """What `misnamed` says of a record whose method has numbered its clusters itself."""
+    named = record.get("n_labels") and record.get("cluster_names") is None
+    if record["status"] != "ok" or not named:
+        return None
+    subsets = record["subsets"]
+    tables = [subsets[name]["contingency"] for name in ("all", "test") if name in subsets]
+    return next(filter(None, map(misnamed, tables)), None)
+
+
 def headline_name(protocol: str, n_labels: int) -> tuple[str, str]:
     """The subset and the metric that a trial is ranked by (evaluation rules 2 and 3)."""
     subset = "unlabelled" if protocol == "transductive" else "test"

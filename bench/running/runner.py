@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,8 @@ class Summary:
 
     `failed_before` counts trials that were asked for, failed in an earlier run and were left so.
     `seconds` is what the run took, `work_seconds` what methods took in fits and stages that ended,
-    all processes together, `jobs` at a time; 0 under dask, which tells nothing of that.
+    all processes together, `jobs` at a time; 0 under dask, which tells nothing of that. `misnamed`
+    has the trials whose clusters are right but for their numbers, and what is to be said of each.
     """
 
     counts: dict[str, int]
@@ -68,6 +69,20 @@ class Summary:
     seconds: float = 0.0
     work_seconds: float = 0.0
     jobs: int = 1
+    misnamed: list[tuple[Trial, str]] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """A sentence for each method that numbers its clusters otherwise than the classes."""
+        found: dict[str, list[tuple[Trial, str]]] = {}
+        for trial, said in self.misnamed:
+            found.setdefault(trial.method, []).append((trial, said))
+        return [
+            f"{trials[0][0].title}: {trials[0][1]}"
+            + (f"; so it is in {len(trials)} of its trials" if len(trials) > 1 else "")
+            + ". Above level 0 nothing is mapped: give each cluster its class's number"
+            for trials in found.values()
+        ]
 
     @property
     def exit_status(self) -> int:
@@ -227,6 +242,8 @@ class Runner:
                 written = self._write_failure(task, trial, outcome)
             status = written["status"]
             message = scoring.error_message(written)
+            if said := scoring.misnamed_trial(written):
+                self.summary.misnamed.append((trial, said))
             self.summary.counts[status] = self.summary.counts.get(status, 0) + 1
             self.display.line(result_line(trial.title, status, written.get("headline"), message))
         over = sum(self.summary.counts.values())
