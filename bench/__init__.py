@@ -11,6 +11,10 @@ __all__ = ["load_results", "run"]
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for only then: ``bench --help`` must not wait for torch."""
+    if name in __all__:
+        from bench.core.shadows import check_methods
+
+        check_methods()
     if name == "run":
         from bench.running.api import run
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from bench.core.errors import BenchError
+from bench.core.shadows import check_methods
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,12 +39,14 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
+        check_methods()
         app()
     except Exception as error:
-        from methods.registry import RegistryError  # costs a second: only once something is wrong
+        if not isinstance(error, BenchError):
+            from methods.registry import RegistryError  # costs a second: not without need
 
-        if not isinstance(error, BenchError | RegistryError):
-            raise
+            if not isinstance(error, RegistryError):
+                raise
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)
