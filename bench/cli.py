@@ -7,12 +7,14 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, WriteError
 from bench.core.shadows import check_methods
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def main() -> NoReturn:
         check_methods()
         app()
     except Exception as error:
-        if not isinstance(error, BenchError):
+        if not isinstance(error, BenchError | OSError):
             from methods.registry import RegistryError  # costs a second: not without need
 
             if not isinstance(error, RegistryError):
@@ -111,6 +113,7 @@ def run(
     limit = parse_timeout(timeout)
     from rich.console import Console
 
+    from bench.records.store import Store
     from bench.running import api
 
     wish = api.Wish(
@@ -138,8 +141,10 @@ def run(
         console=Console(soft_wrap=True),
     )
     if not dry_run:
-        if results.is_dir():  # not there when the run was stopped before its first record
+        if any(Store(results).paths()):  # none when it was stopped before its first record
             _print_boards(results)
+            if not summary.unwritten:
+                typer.echo(f"written: {results / 'leaderboard.csv'}")
         _print_summary(summary)
     raise typer.Exit(summary.exit_status)
 
@@ -189,11 +194,14 @@ def leaderboard(
     table = board.leaderboard(results)
     if table.empty:
         raise BenchError(f"there are no records in {results}; `bench run --all` makes some")
-    board.write_csv(table, results / "leaderboard.csv")
     if as_markdown:
         typer.echo("\n\n".join(board.markdown(one) for one in board.boards(table)))
     else:
         _print_boards(results)
+    with _a_failure_said():
+        board.write_csv(table, results / "leaderboard.csv")
+        if not as_markdown:
+            typer.echo(f"written: {results / 'leaderboard.csv'}")
 
 
 @app.command()
@@ -255,10 +263,11 @@ def verify(
         options = {"results": results, "jobs": jobs, "timeout_s": limit, "device": device}
         good = missing.run_missing(wishes, console, **options)
     found = findings.verify(everything, results)
-    findings.write_csv(found, results / "verify.csv")
     shown = [finding for finding in found if finding.figure in wanted]
     show_findings(shown, console)
-    typer.echo(f"written: {results / 'verify.csv'}")
+    with _a_failure_said():
+        findings.write_csv(found, results / "verify.csv")
+        typer.echo(f"written: {results / 'verify.csv'}")
     below = findings.count(shown)["below"] > 0
     raise typer.Exit(1 if not good or (strict and below) else 0)
 
@@ -342,7 +351,8 @@ def merge(
             typer.echo(f"refused: {text}", err=True)
         good = good and not merged.conflicts and not merged.refused
     if any(store.Store(results).paths()):
-        board.write_csv(board.leaderboard(results), results / "leaderboard.csv")
+        with _a_failure_said():
+            board.write_csv(board.leaderboard(results), results / "leaderboard.csv")
     raise typer.Exit(0 if good else 1)
 
 
@@ -430,7 +440,16 @@ def _print_boards(results: Path) -> None:
             console.print(part)
         for note in one.notes:
             console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
-    typer.echo(f"written: {results / 'leaderboard.csv'}")
+
+
+@contextmanager
+def _a_failure_said() -> Iterator[None]:
+    """What follows from records cannot be written: they were shown, and the exit status is 1."""
+    try:
+        yield
+    except WriteError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def _print_summary(summary: Any) -> None:
@@ -444,6 +463,8 @@ def _print_summary(summary: Any) -> None:
         typer.echo(f"it took {took}, {share:.0%} of which went into fits and stages")
     for warning in summary.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    if summary.unwritten:
+        typer.echo(f"error: {summary.unwritten}", err=True)
     if summary.stopped:
         typer.echo(
             f"stopped with {summary.not_run} trials left; what is done is kept, and the same "

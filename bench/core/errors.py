@@ -9,3 +9,7 @@ class BenchError(Exception):
     The message says what was given, what was expected and what to do; the command line
     prints it without a traceback and exits with a non-zero status.
     """
+
+
+class WriteError(BenchError):
+    """What is to be kept cannot be written: no right to, no room, no folder."""

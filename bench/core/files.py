@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from bench.core.errors import WriteError
+
 READABLE = 0o644  # what a temporary file is not, and others may want to read
 
 
@@ -31,6 +33,32 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def said_if_unwritable(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write `path` into one sentence, a `WriteError`."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be written ({error.strerror or error}); make room there, or give "
+            "another --results"
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder where it is missing, and a file in it that is gone at once.
+
+    Raises
+    ------
+    WriteError : that cannot be done.
+    """
+    with said_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=folder, prefix=".writable-")
+        os.close(handle)
+        os.unlink(draft)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from bench.core.errors import BenchError
-from bench.core.files import write_text
+from bench.core.files import said_if_unwritable, write_text
 from bench.core.trial import Trial
 from bench.records.published import Data, Figure, Setting, known_data, records_of, trial_of
 from bench.records.scoring import FAILURES, Record
@@ -210,9 +210,15 @@ def note(finding: Finding) -> str:
 
 
 def write_csv(findings: Iterable[Finding], path: Path) -> None:
-    """Write ``verify.csv``: `COLUMNS`, numbers as numbers, empty where nothing is."""
+    """Write ``verify.csv``: `COLUMNS`, numbers as numbers, empty where nothing is.
+
+    Raises
+    ------
+    WriteError : the file cannot be written.
+    """
     table = pd.DataFrame([_row(finding) for finding in findings], columns=COLUMNS)
-    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    with said_if_unwritable(path):
+        write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 def _row(finding: Finding) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from bench.core.errors import BenchError
-from bench.core.files import write_text
+from bench.core.files import said_if_unwritable, write_text
 from bench.core.levels import Level
 from bench.records.scoring import FAILURES
 from bench.records.statistics import compare, t_interval
@@ -155,9 +155,15 @@ def _ties(table: pd.DataFrame, trials: pd.DataFrame) -> list[str | None]:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write the leaderboard: the designed columns, numbers as numbers, empty where nothing is."""
+    """Write the leaderboard: the designed columns, numbers as numbers, empty where nothing is.
+
+    Raises
+    ------
+    WriteError : the file cannot be written.
+    """
     table = table[COLUMNS].assign(n_labels=table["n_labels"].astype("Int64"))
-    write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    with said_if_unwritable(path):
+        write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from bench.core.errors import BenchError
-from bench.core.files import write_text
+from bench.core.files import said_if_unwritable, write_text
 from bench.core.trial import Trial
 from bench.records.scoring import OF_OK, SCHEMA, Record, Versions, check_scores, error_message
 from methods import registry
@@ -82,14 +82,19 @@ class Store:
 
         `views` are what figures need of the trial (`bench.records.views`). Those of an older record
         go first: a kill in between leaves a record without views, never with another's.
+
+        Raises
+        ------
+        WriteError : the file cannot be written. BenchError : a link would lead elsewhere.
         """
         trial = Trial.from_json(record["trial"])
         path, beside = self.path(trial), self.views_path(trial)
         self._check_below(path)
-        beside.unlink(missing_ok=True)
-        write_text(path, dump_record(record))
-        if views is not None:
-            write_text(beside, dump_views(views))
+        with said_if_unwritable(path):
+            beside.unlink(missing_ok=True)
+            write_text(path, dump_record(record))
+            if views is not None:
+                write_text(beside, dump_views(views))
         return path
 
     def __iter__(self) -> Iterator[Record]:

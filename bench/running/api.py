@@ -13,7 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from bench.core import machine, splits
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, WriteError
+from bench.core.files import check_writable
 from bench.core.levels import suitable_levels
 from bench.core.trial import Grid, check_suitable
 from bench.data import datasets
@@ -107,6 +108,8 @@ def run(
             console.print(problem.message, style="red", markup=False, highlight=False)
         template = _template(wish, Path(results), jobs, device, fresh=rerun == "all")
         plan, around = _plan(wish, template, rerun, console)
+        if not dry_run and plan.tasks:
+            check_writable(Path(results))
         if server is not None and not plan.tasks:
             server.close()
         summary = Summary({})
@@ -328,7 +331,10 @@ def _carry_out(
     with Display(console, len(plan.trials), seconds) as display:
         summary = Runner(plan, limits, around.store, logs, display, refresh_meanwhile, server).run()
     if any(around.store):
-        refresh()
+        try:
+            refresh()
+        except WriteError as error:  # the records are there: the board can still be shown
+            summary.unwritten = str(error)
     summary.not_run = len(plan.trials) - sum(summary.counts.values())
     summary.failed_before = len([t for t in plan.failed_before if t not in plan.trials])
     return summary

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import machine
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, WriteError
 from bench.core.trial import Trial, fitted_as
 from bench.records import scoring
 from bench.records.logs import log_path, shared_log_path
@@ -59,6 +59,7 @@ class Summary:
     `seconds` is what the run took, `work_seconds` what methods took in fits and stages that ended,
     all processes together, `jobs` at a time; 0 under dask, which tells nothing of that. `misnamed`
     has the trials whose clusters are right but for their numbers, and what is to be said of each.
+    `unwritten` says which file could not be written, if one could not.
     """
 
     counts: dict[str, int]
@@ -69,6 +70,7 @@ class Summary:
     seconds: float = 0.0
     work_seconds: float = 0.0
     jobs: int = 1
+    unwritten: str = ""
     misnamed: list[tuple[Trial, str]] = field(default_factory=list)
 
     @property
@@ -88,7 +90,7 @@ class Summary:
     def exit_status(self) -> int:
         """0 if every trial that was asked for ended well, else 1."""
         bad = self.failed_before or any(self.counts.get(status) for status in scoring.FAILURES)
-        return 1 if bad or self.stopped or self.broken_plugins else 0
+        return 1 if bad or self.stopped or self.broken_plugins or self.unwritten else 0
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,9 @@ class Runner:
         with _interrupts_set(self._stop):
             try:
                 self._loop(executor)
+            except WriteError as error:  # a failure that cannot be recorded: the disk is full
+                self.summary.unwritten = str(error)
+                self._stop.set()
             finally:
                 self._end_running()
                 executor.shutdown(wait=False)  # all is over; dask's has no cancel_futures

@@ -188,7 +188,10 @@ class Worker:
             if found is not None and stages.are_current(found[1]["cost"]["stages"]):
                 return Fit(*found)
             fit = self._compute(key, y)
-            store.write(key, fit.arrays, fit.facts)
+            try:
+                store.write(key, fit.arrays, fit.facts)
+            except OSError as error:  # the fit is there, and its record counts
+                print(f"the fit cannot be kept in {store.root}: {error.strerror or error}")
         return fit
 
     def _compute(self, key: str, y: np.ndarray) -> Fit:

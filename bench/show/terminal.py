@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.core import machine
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, WriteError
+from bench.core.files import check_writable
 from bench.core.trial import Trial
 from bench.data import datasets
 from bench.data.datasets import Dataset
@@ -188,20 +189,27 @@ def doctor() -> tuple[str, bool]:
     """What this machine offers, and whether a run can start."""
     import torch
 
-    cache = datasets.cache_dir()
-    cache.mkdir(parents=True, exist_ok=True)
     cuda = torch.cuda.is_available()
     lines = [
         f"processor   {machine.processor()}, {machine.core_count()} cores, "
         f"bf16 products: {'native' if machine.has_native_bf16() else 'no'}",
         f"memory      {machine.memory_gib():.1f} GiB",
         f"accelerator {machine.accelerator('cuda') if cuda else 'none'}",
-        f"cache       {cache}, {shutil.disk_usage(cache).free / 2**30:.1f} GiB free",
         f"versions    {', '.join(f'{k} {v}' for k, v in machine.versions().items())}",
     ]
+    cache = datasets.cache_dir()
+    try:
+        check_writable(cache)
+        lines.append(f"cache       {cache}, {shutil.disk_usage(cache).free / 2**30:.1f} GiB free")
+        healthy = True
+    except WriteError as error:
+        lines.append(
+            f"cache       not usable: {error.__cause__}; set BENCH_CACHE to another folder"
+        )
+        healthy = False
     try:
         data = datasets.load("fashion-mnist", log=lines.append)
     except BenchError as error:
         return "\n".join([*lines, f"data        not usable: {error}"]), False
     lines.append(f"data        {data.name}: {len(data.y)} images, sha256 {data.digest[:16]}")
-    return "\n".join(lines), True
+    return "\n".join(lines), healthy
