@@ -27,8 +27,7 @@ Told = tuple[str, Outcome]
 def check(wanted: str, timeout_s: float | None) -> Iterator[Told]:
     """The checks of a method, or of every method of a file, each with its method's name.
 
-    The name is empty, and the outcome's ``import``, for a file that cannot be used. Where it is
-    the one that was wanted, nothing else follows.
+    The name is empty, and the outcome's ``import``, for a file that cannot be used.
 
     Parameters
     ----------
@@ -55,6 +54,7 @@ def _go_on(
     for event in _events({"wanted": wanted, "done": done}, timeout_s):
         match event["event"]:
             case "error":
+                yield "", Outcome(LOADING, traceback=event["traceback"])
                 raise BenchError(event["message"])
             case "methods":
                 methods = event["methods"]
@@ -88,6 +88,8 @@ def _events(request: dict[str, Any], timeout_s: float | None) -> Iterator[dict[s
         process.stdin.flush()
         for line in process.stdout:
             timer.cancel()
+            if not line.endswith("\n"):  # it was killed in the middle of the line
+                break
             event = json.loads(line)
             done = event["event"] == "done"
             if event["event"] == "begin" and timeout_s is not None:
@@ -117,7 +119,8 @@ def main() -> int:
     try:
         entries = _entries(wanted, problems)
     except RegistryError as error:
-        emit({"event": "error", "message": str(error)})
+        whole = traceback_of(error.__cause__)
+        emit({"event": "error", "message": str(error), "traceback": whole})
         return 0
     for problem in () if request["done"] else problems:
         if problem.entry is None or problem.entry not in entries.values():
@@ -149,9 +152,11 @@ def _entries(wanted: str, problems: list[Problem]) -> dict[str, Entry]:
     found = {name: entry for name, entry in unusable.items() if entry.origin == origin}
     found |= {name: registry.get(name) for name in registry.names_from(wanted)}
     if not found:
-        broken = [problem.message for problem in problems if problem.origin == str(Path(wanted))]
+        broken = [problem for problem in problems if problem.origin == str(Path(wanted))]
         none = f"{wanted} registers no method; decorate a class with @register('name')"
-        raise RegistryError(broken[0] if broken else none)
+        raise RegistryError(broken[0].message if broken else none) from (
+            broken[0].error if broken else None
+        )
     return dict(sorted(found.items()))
 
 

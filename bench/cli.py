@@ -298,10 +298,10 @@ def check(
     failed = False
     for method, outcome in carry_out(wanted, limit):
         failed |= bool(outcome.message)
-        if not method:
-            typer.echo(outcome.message, err=True)
-        else:
+        if method:
             typer.echo(f"{method}: {outcome.name}: {outcome.verdict}")
+        elif outcome.message:
+            typer.echo(outcome.message, err=True)
         if verbose and outcome.traceback and not outcome.like:
             typer.echo(outcome.traceback, err=True)
     raise typer.Exit(1 if failed else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,12 @@ from bench import checking, checks
 from bench.checks import Outcome, run_checks
 from bench.cli import app
 from bench.core.errors import BenchError
+from bench.running import child
 from methods.method import Method, flatten
 from methods.registry import Entry
 
 PLUGIN = '''
+import json
 import time
 import numpy as np
 from methods.method import Method
@@ -268,3 +271,19 @@ def test_after_a_lost_process_another_goes_on(monkeypatch: pytest.MonkeyPatch) -
 def test_asserts_are_not_what_the_checks_stand_on() -> None:
     source = Path(checks.__file__).read_text()
     assert "    assert " not in source
+
+
+def test_a_file_that_does_not_import(
+    tmp_path: Path, entries: dict[str, Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence names the line; ``-v`` has the traceback."""
+    path = tmp_path / "broken.py"
+    path.write_text("x = 1\n1 / 0\n")
+    told: list[dict[str, Any]] = []
+    request = json.dumps({"wanted": str(path), "done": []})
+    monkeypatch.setattr(child, "begin", lambda: (told.append, request))
+    assert checking.main() == 0
+    said = f"{path} cannot be used: ZeroDivisionError: division by zero (broken.py, line 2: 1 / 0)"
+    assert told[-1]["event"] == "error"
+    assert told[-1]["message"] == said
+    assert 'broken.py", line 2, in <module>' in told[-1]["traceback"]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core import files
-from bench.core.errors import BenchError
+from bench.core.errors import BenchError, WriteError
 from bench.core.trial import Trial
 from bench.records.store import (
     Store,
@@ -83,7 +83,7 @@ def test_a_write_that_fails_leaves_the_old_record_and_no_draft(
     place = Store(tmp_path)
     path = place.write(make_record(0.25))
     monkeypatch.setattr(files.os, call, broken_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(WriteError, match="No space left"):
         place.write(make_record(0.75))
     assert read_record(path)["headline"] == 0.25
     assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -122,6 +122,8 @@ def run_missing(wanted: Sequence[api.Wish], console: Console, **options: Any) ->
             console.print(f"error: {error}", style="red", markup=False, highlight=False)
             good = False
             continue
+        for text in filter(None, (*summary.warnings, summary.unwritten)):
+            console.print(text, style="red", markup=False, highlight=False)
         good = good and summary.exit_status == 0
         if summary.stopped:
             console.print("stopped; what is done is kept, the same command goes on from there")
