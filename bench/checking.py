@@ -81,7 +81,7 @@ def _events(request: dict[str, Any], timeout_s: float | None) -> Iterator[dict[s
 
     def expire() -> None:
         expired.set()
-        execution.kill(process)
+        execution.end_group(process)  # what it has started may hold its output open
 
     try:
         process.stdin.write(json.dumps(request) + "\n")
@@ -96,10 +96,12 @@ def _events(request: dict[str, Any], timeout_s: float | None) -> Iterator[dict[s
                 timer = threading.Timer(timeout_s, expire)
                 timer.start()
             yield event
-        code = process.wait()
+            if done:
+                break
     finally:
         timer.cancel()
         execution.end_group(process)
+        code = process.wait()
     if expired.is_set():
         yield {"event": "lost", "message": f"it did not come to an end within {timeout_s:g} s"}
     elif not done:

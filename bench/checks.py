@@ -362,9 +362,7 @@ def _reason(error: Exception, entry: Entry) -> tuple[str, str]:
         return str(error), ""
     if isinstance(error, RegistryError):
         return str(error), traceback_of(error.__cause__)
-    text = " ".join(str(error).split())
-    said = f"{type(error).__name__}: {text}{registry.own_line(error, entry.origin)}"
-    return said, traceback_of(error)
+    return registry.in_a_line(error, entry.origin), traceback_of(error)
 
 
 def traceback_of(error: BaseException | None) -> str:

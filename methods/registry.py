@@ -14,6 +14,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import os
 import pkgutil
 import sys
 import traceback
@@ -205,7 +206,7 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
             if _entries[name].cls.__module__ not in whole:
                 del _entries[name]
         own = isinstance(error, RegistryError)
-        reason = str(error) if own else f"{_kind(error)}: {error}{own_line(error, origin)}"
+        reason = str(error) if own else in_a_line(error, origin)
         return [Problem(origin, f"{origin} cannot be used: {reason}", error)]
     problems = []
     for name in sorted(set(_entries) - names_before):
@@ -246,7 +247,7 @@ def check_usable(entry: Entry) -> None:
     except RegistryError:
         raise
     except Exception as error:  # the author's code may fail in any way
-        reason = f"{_kind(error)}: {error}{own_line(error, entry.origin)}"
+        reason = in_a_line(error, entry.origin)
         raise RegistryError(f"{doing} failed with {reason}") from error
 
 
@@ -265,12 +266,18 @@ def _check_parameters(entry: Entry, schedule: str) -> None:
         )
 
 
-def own_line(error: BaseException, file: str) -> str:
+def in_a_line(error: BaseException, file: str) -> str:
+    """An error of an author's code: its kind, its message, and the last line of theirs."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}{_own_line(error, file)}"
+
+
+def _own_line(error: BaseException, file: str) -> str:
     """`` (plugin.py, line 3: return 1 / n)``: the last line of `file`, or of one beside it.
 
     Empty where the error passed none of them.
     """
-    if isinstance(error, SyntaxError) or not Path(file).is_file():
+    if isinstance(error, SyntaxError) or not os.path.isfile(file):
         return ""  # a SyntaxError says itself where it is
     folder = Path(file).resolve().parent
     frames = traceback.extract_tb(error.__traceback__)
@@ -278,10 +285,6 @@ def own_line(error: BaseException, file: str) -> str:
     if not own:
         return ""
     return f" ({Path(own[-1].filename).name}, line {own[-1].lineno}: {own[-1].line})"
-
-
-def _kind(error: BaseException) -> str:
-    return type(error).__name__
 
 
 def _file_of(module: str) -> str:

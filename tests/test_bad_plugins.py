@@ -93,3 +93,9 @@ def test_list_shows_the_others(plugin: tuple[Path, str]) -> None:
     assert "Traceback" not in done.output
     assert said in done.stderr
     assert "kmeans" in {row["name"] for row in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".py", "a\0b.py"])
+def test_a_name_that_no_file_can_have(name: str) -> None:
+    (problem,) = registry.discover([name])
+    assert problem.message.startswith(f"{name} cannot be used: ")
