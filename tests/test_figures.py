@@ -39,6 +39,7 @@ def board(n: int = 17, several: bool = False) -> pd.DataFrame:
                     "headline_high": mean + half,
                     "fit_seconds_median": 0.0 if i == 0 else 10.0**i / 1e6,
                     "stage_seconds_median": np.nan if i == 1 else 5.0,
+                    "device": "cpu",
                 }
             )
     return pd.DataFrame(rows)
@@ -145,8 +146,19 @@ def test_costs_show_the_fit_and_its_stages(drawn: list[Figure]) -> None:
     assert ends["method-00"] == 5.0  # no time at all for the fit
     assert ends["method-01"] == figures.LEAST_SECONDS  # no stage, and a fit of 0.00001 s
     assert ends["method-03"] == pytest.approx(5.001)
+    drawn[0].canvas.draw()
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert "0.1" in ticks
+    assert not any("$" in tick for tick in ticks)
     figures.costs(board(4), "0%", NAMES, figures.styles(NAMES), "x")
     assert legend(drawn[1].axes[0]) == NAMES[:3], "the last has no headline at 0 %"
+
+
+def test_seconds_of_a_gpu_are_told_apart(drawn: list[Figure]) -> None:
+    given = board(4)
+    given.loc[given["name"] == NAMES[1], "device"] = "cuda"
+    figures.costs(given, "10%", NAMES, figures.styles(NAMES), "x")
+    assert legend(drawn[0].axes[0]) == [NAMES[0], f"{NAMES[1]} gpu", *NAMES[2:4]]
 
 
 def test_recalls_are_written_into_their_cells(drawn: list[Figure]) -> None:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from bench.core.errors import BenchError
 from bench.core.levels import Level
+from bench.records.leaderboard import GPU
 from bench.records.views import N_IMAGES, View
 from bench.show.labels import FONT, MOST_WRITTEN, class_texts, named_every, wrapped
 
@@ -140,6 +141,7 @@ def costs(
     rows = board[(board["level"] == level) & board["headline_mean"].notna()].set_index("name")
     numbers = rows[["fit_seconds_median", "stage_seconds_median", "headline_mean"]].astype(float)
     drawn = [name for name in order if name in rows.index]
+    on_gpu = set(rows.index[rows["device"].str.contains("cuda")])
     with mpl.rc_context(STYLE):
         figure, axes = _chart(len(drawn))
         for name in drawn:
@@ -148,10 +150,12 @@ def costs(
             style = look[name]
             axes.plot([start, end], [y, y], color=style.color, linewidth=1, alpha=0.6)
             points: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": ""}
-            axes.plot([end], [y], markersize=7, label=name, **points)
+            known = name + GPU if name in on_gpu else name
+            axes.plot([end], [y], markersize=7, label=known, **points)
             if start < end:
                 axes.plot([start], [y], markersize=7, markerfacecolor="white", **points)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")  # no formula: see STYLE
         axes.set_xlabel("seconds (log): hollow the fit alone, filled with its shared stages")
         axes.set_ylabel(f"headline on {what} at {_spaced(level)}")
         _frame(axes, rows["headline_mean"])

@@ -252,7 +252,8 @@ def _charts(
         Picture(
             f"cost-{anchor}.png",
             f"What the headline at {at} costs: seconds of the fit alone (hollow) and with its "
-            "shared stages, which several trials use but compute once (filled).",
+            "shared stages, which several trials use but compute once (filled); gpu: seconds of a "
+            "GPU, not comparable.",
             f"Chart of seconds against the headline at {at}. {alt}",
             figures.costs(good, level, order, look, what),
         )
