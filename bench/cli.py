@@ -67,6 +67,9 @@ Jobs = Annotated[
     str, typer.Option(help="Processes at a time, which share the threads; auto: one for each core.")
 ]
 Timeout = Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")]
+Memory = Annotated[
+    str, typer.Option(help="Limit for one trial, with all that it starts: 512M, 8G or none.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[
     str, typer.Option(help="fp32, bf16 or auto: bf16 where the device has it natively.")
@@ -90,6 +93,7 @@ def run(
     change: Changes = None,
     jobs: Jobs = "auto",
     timeout: Timeout = "3h",
+    memory: Memory = "none",
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "local",
@@ -129,6 +133,7 @@ def run(
         device=device,
         backend=backend,
         scheduler=scheduler,
+        memory=memory,
         rerun=rerun,
         dry_run=dry_run,
         console=Console(soft_wrap=True),

@@ -21,6 +21,7 @@ from bench.records.store import Store
 from bench.running.execution import fork_server
 from bench.running.forkserver import ForkServer, is_available
 from bench.running.job import Job
+from bench.running.memory import parse as parse_memory
 from bench.running.plan import RERUNS, Plan, Shared, Surroundings, make_plan
 from bench.running.progress import Display, duration
 from bench.running.runner import BACKENDS, Limits, Runner, Summary
@@ -66,6 +67,7 @@ def run(
     device: str = "auto",
     backend: str = "local",
     scheduler: str | None = None,
+    memory: str | int | None = None,
     rerun: str | None = None,
     dry_run: bool = False,
     console: Console | None = None,
@@ -82,6 +84,8 @@ def run(
     timeout_s : seconds after which a trial or stage is killed; None sets no limit.
     device : ``auto``, ``cpu`` or ``cuda``.
     backend, scheduler : ``local``, or ``dask`` with the address of a scheduler.
+    memory : bytes, or a text such as ``"8G"``, at more than which a trial or stage is killed, with
+        all that it has started; None sets no limit.
     rerun : ``stale``, ``failed`` or ``all``: run again what has a record.
     dry_run : print the plan and stop.
     console : where to print; nothing is printed without one.
@@ -99,7 +103,7 @@ def run(
     console = console or Console(quiet=True)
     jobs = machine.resolve_jobs(jobs, device)
     _check_options(wish, Path(results), jobs, timeout_s, backend, rerun)
-    limits = Limits(jobs, timeout_s, backend, scheduler)
+    limits = Limits(jobs, timeout_s, backend, scheduler, parse_memory(memory))
     forks = not dry_run and is_available() and backend == "local"
     with _server(jobs) if forks else contextlib.nullcontext() as server:
         problems = registry.discover(wish.plugins)

@@ -43,12 +43,14 @@ class Limits:
     backend : ``local`` (this machine) or ``dask`` (the workers of `scheduler`, which have to see
         the results and cache folders under the same paths). What has begun on a dask worker goes on
         there, to its end or its limit, when the run is stopped.
+    memory : bytes at more than which a job is killed, with all that it has started; None: no limit.
     """
 
     jobs: int = 1
     timeout_s: float | None = None
     backend: str = "local"
     scheduler: str | None = None
+    memory: int | None = None
 
 
 @dataclass
@@ -181,11 +183,9 @@ class Runner:
         number, earlier = id(task), self._records_of(task)
         self.display.start(number, task.title)
         arguments = (task.job, str(self._log(task)), self.limits.timeout_s)
-        if self.limits.backend == "local":
-            watch = partial(self._event, number, task)
-            future = executor.submit(execute, *arguments, watch, self._server)
-        else:
-            future = executor.submit(execute, *arguments)
+        local = self.limits.backend == "local"
+        watch = partial(self._event, number, task) if local else None
+        future = executor.submit(execute, *arguments, watch, self._server, self.limits.memory)
         self._running[future] = Running(number, task, earlier)
 
     def _records_of(self, task: Task) -> dict[Path, bytes | None]:
