@@ -140,7 +140,7 @@ def run(
     )
     if not dry_run:
         if results.is_dir():  # not there when the run was stopped before its first record
-            _print_boards(results)
+            _print_boards(results, summary.board_error)
         _print_summary(summary)
     raise typer.Exit(summary.exit_status)
 
@@ -401,7 +401,7 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def _print_boards(results: Path) -> None:
+def _print_boards(results: Path, error: str = "") -> None:
     from bench.records import leaderboard as board
     from bench.show import terminal
 
@@ -411,7 +411,7 @@ def _print_boards(results: Path) -> None:
         console.print(terminal.as_table(one))
         for note in one.notes:
             console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
-    typer.echo(f"written: {results / 'leaderboard.csv'}")
+    typer.echo(f"not written: {error}" if error else f"written: {results / 'leaderboard.csv'}")
 
 
 def _print_summary(summary: Any) -> None:
@@ -424,8 +424,9 @@ def _print_summary(summary: Any) -> None:
         took = duration(summary.seconds)
         typer.echo(f"it took {took}, {share:.0%} of which went into fits and stages")
     if summary.stopped:
+        why = f", because {summary.reason}," if summary.reason else ""
         typer.echo(
-            f"stopped with {summary.not_run} trials left; what is done is kept, and the same "
+            f"stopped{why} with {summary.not_run} trials left; what is done is kept, and the same "
             "command goes on from there",
             err=True,
         )

@@ -98,7 +98,7 @@ REFUSED = {
     f"{NEAR} --dataset fashion_mnist": "no dataset 'fashion_mnist'. Did you mean 'fashion-mnist'?",
     f"{NEAR} --dataset absent.npz": "absent.npz",
     f"{NEAR} --jobs 0": "jobs is 0",
-    f"{NEAR} --seeds 0": "seeds 0",
+    f"{NEAR} --seeds 0": "seeds is 0; expected at least 1",
     f"{NEAR} --schedule fast": "schedule is 'fast'; expected one of paper, quick, smoke",
     f"{NEAR} --protocol inductiv": "nknown protocol 'inductiv'",
     f"{NEAR} --selection best": "selection is 'best'; expected one of stratified",
@@ -180,7 +180,7 @@ def test_check_of_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     [
         ({"rerun": "some"}, "rerun is 'some'; expected one of stale, failed, all"),
         ({"backend": "slurm"}, "backend is 'slurm'; expected one of local, dask"),
-        ({"jobs": 0}, "jobs is 0 and seeds 1; expected at least 1 of each"),
+        ({"jobs": 0}, "jobs is 0; expected at least 1"),
         ({"timeout_s": 0.0}, "timeout_s is 0.0; expected seconds above 0, or None for no limit"),
         ({"timeout_s": -1.0}, "timeout_s is -1.0; expected seconds above 0"),
     ],

@@ -298,7 +298,7 @@ def test_a_run_that_needs_no_server_keeps_none(
         monkeypatch.setattr(api, "make_plan", lambda *_: Plan([], [], [], []))
 
     def carried_out(*arguments: Any) -> Summary:
-        server = arguments[-1]
+        server = arguments[-1].server
         assert server.pid is None
         given.append(server)
         return Summary({})
@@ -322,7 +322,7 @@ def test_a_run_on_an_accelerator_keeps_its_server(
 
     def carried_out(plan: Plan, *others: Any) -> Summary:
         assert {task.job.device for task in plan.tasks} == {"cuda"}
-        kept.append(psutil.Process(others[-1].pid).is_running())
+        kept.append(psutil.Process(others[-1].server.pid).is_running())
         return Summary({})
 
     monkeypatch.setattr(api, "_carry_out", carried_out)

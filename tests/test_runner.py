@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import shutil
 import signal
@@ -20,17 +22,18 @@ from plugins_for_tests import DEADLINE_SECONDS, PLUGINS, Place
 from rich.console import Console
 
 from bench.core import splits
-from bench.core.trial import Trial
+from bench.core.trial import Grid, Trial
 from bench.data import datasets
 from bench.records.leaderboard import COLUMNS
 from bench.records.store import Store
-from bench.running import api, execution, runner
+from bench.running import api, execution, runner, worker
 from bench.running.execution import Outcome
 from bench.running.job import Job
 from bench.running.plan import Plan, Task
 from bench.running.progress import Display
 from bench.running.runner import Limits, Runner
 from bench.running.stages import ArrayStore
+from methods import registry
 from methods.method import Method, Tags
 from methods.registry import Entry
 
@@ -225,7 +228,8 @@ def check_spied(place: Place, truth: np.ndarray, labelled: np.ndarray) -> None:
         assert spied["found"].tolist() == []
 
 
-def test_dask_gives_the_same_records(tmp_path: Path) -> None:
+def test_dask_gives_the_same_records(tmp_path: Path, cache: Path) -> None:
+    """Its worker has the cache of this test, the run one of its own."""
     distributed = pytest.importorskip("distributed")
     words = "--method near,wrong-shape --level 5%"
     options = {"n_workers": 1, "processes": False, "protocol": "tcp", "dashboard_address": None}
@@ -416,31 +420,64 @@ def test_an_error_of_the_runner_leaves_no_job_running(
             ended.append("killed" if killed.wait(10) else "nobody killed it")
         return Outcome("crashed")
 
-    def full(record: dict[str, Any], views: Any = None) -> Path:
-        raise OSError(28, "No space left on device")
+    def broken(record: dict[str, Any], views: Any = None) -> Path:
+        raise ZeroDivisionError
 
     ran = rig.runner([rig.task(make_trial(level=x)) for x in ("5%", "10%")], execute)
     ran.limits = Limits(jobs=2)
-    monkeypatch.setattr(rig.store, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(rig.store, "write", broken)
+    with pytest.raises(ZeroDivisionError):
         ran.run()
     assert ended == ["killed"]
 
 
-def test_an_executor_like_that_of_dask_is_enough(
-    rig: Rig, make_trial: MakeTrial, make_record: MakeRecord
+def test_a_full_disk_ends_a_run_as_ctrl_c_does(
+    rig: Rig, make_trial: MakeTrial, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its shutdown knows no `cancel_futures`."""
-
-    class Plain(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True) -> None:  # type: ignore[override]
-            super().shutdown(wait=wait)
+    """The first trial has its record, the second finds no room for one, the third never starts."""
+    begun = []
 
     def execute(job: Job) -> Outcome:
-        return Outcome("ok", written=(str(rig.store.write(make_record(0.75))),))
+        begun.append(job.trials[0].level)
+        written = (str(rig.store.write(make_record(0.75, level="5%"))),) if begun == ["5%"] else ()
+        return Outcome("ok" if written else "failed", written=written)
 
-    rig.patch.setattr(runner, "ThreadPoolExecutor", Plain)
-    assert rig.runner([rig.task(make_trial())], execute).run().counts == {"ok": 1}
+    def full(record: dict[str, Any], views: Any = None) -> Path:
+        raise OSError(28, "No space left on device")
+
+    ran = rig.runner([rig.task(make_trial(level=x)) for x in ("5%", "10%", "20%")], execute)
+    ran.display.whole = lambda *_: monkeypatch.setattr(rig.store, "write", full)  # type: ignore
+    summary = ran.run()
+    assert begun == ["5%", "10%"]
+    assert (summary.counts, summary.stopped, summary.exit_status) == ({"ok": 1}, True, 1)
+    said = f"nothing can be written to {rig.store.results}: [Errno 28] No space left on device"
+    assert summary.reason == said
+    assert rig.statuses() == {"5%": "ok"}
+
+
+def test_a_fit_that_cannot_be_kept_is_still_scored(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ArrayStore, "write", full)
+    data, entry = datasets.load("digits"), registry.get("supervised-lr")
+    grid = Grid(data.name, data.digest, 10, (entry,), levels=("5%",), schedule="smoke")
+    worker.Worker(
+        Job(tuple(grid.trials()), "digits", str(tmp_path), str(cache)), lambda _: None
+    ).run()
+    (record,) = Store(tmp_path)
+    assert record["status"] == "ok"
+    assert "the fit is not kept in the cache: [Errno 28] No space left" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_what_the_log_has_no_room_for_is_lost() -> None:
+    with worker._Log("/dev/full", "w") as log:
+        assert log.write(b"last words") == 10
+    with worker._Log(os.pipe()[0], "r") as log, pytest.raises(io.UnsupportedOperation):
+        log.write(b"last words")
 
 
 @pytest.mark.parametrize("ending", ["", '{"event": "rec'], ids=["a line", "half a line"])

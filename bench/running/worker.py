@@ -9,16 +9,19 @@ ends; what a method reads as standard input is empty.
 from __future__ import annotations
 
 import atexit
+import errno
+import io
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -191,7 +194,10 @@ class Worker:
             if found is not None and stages.are_current(found[1]["cost"]["stages"]):
                 return Fit(*found)
             fit = self._compute(key, y)
-            store.write(key, fit.arrays, fit.facts)
+            try:
+                store.write(key, fit.arrays, fit.facts)
+            except OSError as error:  # a full disk is no reason to lose the fit
+                print(f"the fit is not kept in the cache: {error}")
         return fit
 
     def _compute(self, key: str, y: np.ndarray) -> Fit:
@@ -344,10 +350,27 @@ def _redirect_input() -> int:
     return runner
 
 
+class _Log(io.FileIO):
+    """Where methods print: what a full disk has no room for is lost, which must end no trial."""
+
+    def write(self, data: Any) -> int:
+        """How much was written, or would have been."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return len(data)
+
+
 def _redirect_output() -> Callable[[dict[str, Any]], None]:
     """Send what is printed to the log (standard error); the real standard output is for events."""
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    log = _Log(2, "w", closefd=False)
+    sys.stdout = sys.stderr = io.TextIOWrapper(
+        cast(Any, log), errors="backslashreplace", write_through=True
+    )
 
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")

@@ -11,44 +11,16 @@ import random
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 from plugins_for_tests import Place, kill_9, wait_for
+from undisturbed import check_kept, outcomes, run_to_the_end
 
 KILLS = int(os.environ.get("BENCH_STRESS_KILLS", "50"))
 SEED = int(os.environ.get("BENCH_STRESS_SEED", "0"))
 WORDS = "--method kmeans,kmeans-full,ss-dcec,supervised-mlp,slow,near --level 0%,1%,5% --jobs 2"
 PLUGINS = ("simple", "slow")
 SHARE = 0.5  # of the time of an undisturbed run: the longest that a run may take before its kill
-# What a record says of the outcome; the rest is when and where it was made.
-OUTCOME = (
-    *("identity", "status", "n_labels", "headline", "headline_is", "subsets", "same_as"),
-    *("cluster_names", "cluster_sizes", "versions", "digests", "error"),
-)
-Outcomes = dict[str, dict[str, Any]]
-
-
-def outcomes(place: Place) -> Outcomes:
-    """What the records say, and their views, by ``method/level/seed``; every file must be whole."""
-    return {
-        name: found if name.endswith(".views") else {key: found.get(key) for key in OUTCOME}
-        for name, found in place.records().items()
-    }
-
-
-def run_to_the_end(place: Place, calm: Outcomes | None = None) -> Outcomes:
-    """Run what is left; nothing else may be there then, and the records as they were in `calm`."""
-    ended = place.run(WORDS, *PLUGINS)
-    assert ended.status == 0, ended.text
-    assert not place.processes()
-    cache = place.folder / "cache"
-    drafts = [*place.results.rglob(".*"), *(x for x in cache.rglob(".*") if x.is_dir())]
-    assert not drafts, "drafts were left behind"
-    assert not list((cache / "checkpoints").rglob("*.pt"))
-    found = outcomes(place)
-    assert calm is None or found == calm
-    return found
 
 
 def kill_once(place: Place, rng: random.Random, longest: float) -> str:
@@ -76,20 +48,18 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
     killed: list[str] = []
     read, runs = 0, 1
     with contextlib.ExitStack() as stack:
-        calm = run_to_the_end(stack.enter_context(Place(tmp_path / "calm")))
+        calm = run_to_the_end(stack.enter_context(Place(tmp_path / "calm")), WORDS, PLUGINS)
         longest = SHARE * (time.monotonic() - began)
         place = stack.enter_context(Place(tmp_path / "1"))
         while len(killed) < KILLS:
             if outcomes(place).keys() == calm.keys():
-                run_to_the_end(place, calm)
+                run_to_the_end(place, WORDS, PLUGINS, calm)
                 runs += 1
                 place = stack.enter_context(Place(tmp_path / str(runs)))
             if what := kill_once(place, rng, longest):
                 killed.append(what)
-                found = outcomes(place)
-                assert found == {name: calm[name] for name in found}
-                read += len(found)
-        run_to_the_end(place, calm)
+                read += check_kept(place, calm)
+        run_to_the_end(place, WORDS, PLUGINS, calm)
     print(
         f"\nkills: {KILLS}, {killed.count('the runner')} of them of the runner alone; {runs} runs "
         f"of {len(calm)} files, {read} files read in between, all as undisturbed; "
