@@ -34,6 +34,7 @@ from bench.running.parcel import (
 
 GPU = "GPU"  # the resource of a worker that has one: dask worker --resources GPU=1
 DEVICES = ("auto", "cpu", "cuda")
+CLOSE_S = 5.0
 LOOK_S = 0.5  # how often a thread that waits for a job looks whether the run was stopped
 
 
@@ -202,9 +203,10 @@ def dask_cluster(address: str | None, results: Path) -> Iterator[Cluster]:
             finally:
                 cluster.close()
         finally:
-            with suppress(Exception):  # of a lost scheduler: there is nothing left to close
-                executor.shutdown(wait=False)
-                client.close(timeout=5)
+            # What waits there is dropped: nobody wants it any more. Of a lost scheduler nothing is
+            # left to close, which dask says in one of several classes.
+            with suppress(Exception):
+                client.close(timeout=CLOSE_S)
 
 
 def _start(executor: Any, parcel: Parcel) -> Future[Answer]:
