@@ -235,6 +235,20 @@ def test_a_new_process_gives_what_a_fork_gives(
     assert len((tmp_path / "tidied").read_text().splitlines()) == 2
 
 
+@pytest.mark.timeout(120)
+def test_what_a_worker_leaves_behind_ends_though_the_runner_is_gone(
+    run_one: Callable[..., Outcome],
+    server: ForkServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The runner may be killed when a worker has just ended, and before it ended the rest."""
+    monkeypatch.setattr(execution, "_kill_group", lambda process: None)
+    assert run_one(server, "parent").status == "ok"
+    child = int((tmp_path / "child").read_text())
+    wait_for("the end of the child", lambda: not psutil.pid_exists(child), 10)
+
+
 def test_a_method_that_asks_for_input_is_told_that_there_is_none(
     run_one: Callable[..., Outcome], server: ForkServer
 ) -> None:

@@ -39,7 +39,13 @@ def kill_once(place: Place, rng: random.Random, longest: float) -> str:
             for process in found:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-    wait_for("the end of the workers", lambda: not place.processes(), 30)
+    try:
+        wait_for("the end of the workers", lambda: not place.processes(), 60)
+    except AssertionError as error:
+        left = [
+            process.as_dict(["pid", "ppid", "status", "cmdline"]) for process in place.processes()
+        ]
+        raise AssertionError(f"{error}; left after a kill of {alone=}: {left}") from error
     return "the runner" if alone else "everything"
 
 
