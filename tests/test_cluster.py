@@ -157,6 +157,16 @@ def test_who_sees_both_folders_works_in_them(job: Job, done: list[Job], cache: P
     assert receive(answer, pack(job, log, None, None, marker)) == answer.outcome
 
 
+def test_a_folder_that_cannot_be_marked_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(BenchError, match=r"file/results cannot be written .*; name another folder"),
+        parcel.marker_in(tmp_path / "cache", tmp_path / "file" / "results"),
+    ):
+        pass
+    assert not (tmp_path / "cache").exists()
+
+
 def test_who_does_not_sends_back_what_it_made(job: Job, done: list[Job], cache: Path) -> None:
     log = str(cache / "logs" / "log")
     given = pack(job, log, 5.0, 2**30, "nowhere")

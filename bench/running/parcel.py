@@ -12,7 +12,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -76,18 +76,29 @@ class Answer:
 
 @contextmanager
 def marker_in(*folders: Path) -> Iterator[str]:
-    """The name of a file that lies in each of the folders meanwhile."""
+    """The name of a file that lies in each of the folders meanwhile.
+
+    Raises
+    ------
+    BenchError : one of them cannot be written.
+    """
     name = f".run-{uuid.uuid4().hex}"
-    try:
+    with ExitStack() as stack:
         for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).touch()
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / name).touch()
+            except OSError as error:
+                message = f"{folder} cannot be written ({error}); name another folder"
+                raise BenchError(message) from error
+            stack.callback(_unmark, folder, name)
         yield name
-    finally:
-        for folder in folders:
-            (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # it is empty where nothing was run, and only then goes
-                folder.rmdir()
+
+
+def _unmark(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is empty where nothing was run, and only then goes
+        folder.rmdir()
 
 
 def sees(results: str, marker: str) -> bool:
