@@ -152,10 +152,7 @@ class Runner:
                 if isinstance(lost := future.exception(), SchedulerLost):
                     self._stop_because(str(lost))
                     continue
-                try:
-                    self._finish(running.task, _outcome(future), running.earlier)
-                except OSError as error:
-                    self._stop_because(f"nothing can be written to {self.store.results}: {error}")
+                self._finish(running.task, _outcome(future), running.earlier)
 
     def _stop_because(self, reason: str) -> None:
         """End the run as Ctrl-C does."""
@@ -225,6 +222,13 @@ class Runner:
             self.display.event(number, task.title, event)
 
     def _finish(self, task: Task, outcome: Outcome, earlier: Mapping[Path, bytes | None]) -> None:
+        """Note what a job left behind, or stop, where a full disk takes nothing more."""
+        try:
+            self._note(task, outcome, earlier)
+        except OSError as error:
+            self._stop_because(f"nothing can be written to {self.store.results}: {error}")
+
+    def _note(self, task: Task, outcome: Outcome, earlier: Mapping[Path, bytes | None]) -> None:
         """Count and show what a job left behind, and write the records that it could not write.
 
         A job may be killed after it has written a record and before it could say so; then the
