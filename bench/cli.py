@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import typer
 
 from bench.core.errors import BenchError, WriteError
 from bench.core.shadows import check_methods
+from bench.options import check_choice, parse_changes, parse_timeout, split_commas
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,6 +73,9 @@ Jobs = Annotated[
     str, typer.Option(help="Processes at a time, which share the threads; auto: one for each core.")
 ]
 Timeout = Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")]
+Memory = Annotated[
+    str, typer.Option(help="Limit for one trial, with all that it starts: 512M, 8G or none.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Precision = Annotated[
     str, typer.Option(help="fp32, bf16 or auto: bf16 where the device has it natively.")
@@ -96,6 +99,7 @@ def run(
     change: Changes = None,
     jobs: Jobs = "auto",
     timeout: Timeout = "3h",
+    memory: Memory = "none",
     device: Device = "auto",
     precision: Precision = "auto",
     backend: Backend = "local",
@@ -136,6 +140,7 @@ def run(
         device=device,
         backend=backend,
         scheduler=scheduler,
+        memory=memory,
         rerun=rerun,
         dry_run=dry_run,
         console=Console(soft_wrap=True),
@@ -366,61 +371,6 @@ def doctor() -> None:
     raise typer.Exit(0 if healthy else 1)
 
 
-def split_commas(values: list[str]) -> list[str]:
-    """``["a,b", "c"]`` as ``["a", "b", "c"]``."""
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
-
-
-def check_choice(option: str, given: str | None, known: tuple[str | None, ...]) -> None:
-    """Refuse a value that an option does not have."""
-    if given not in known:
-        words = ", ".join(word for word in known if word)
-        raise BenchError(f"{option} is {given!r}; expected one of {words}")
-
-
-def parse_timeout(text: str) -> float | None:
-    """``90s``, ``30m`` or ``3h`` as seconds; ``none`` sets no limit."""
-    if text == "none":
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not match or float(match[1]) == 0:
-        raise BenchError(f"--timeout is {text!r}; expected a time such as 90s, 30m or 3h, or none")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-_AS_PYTHON = {"true": "True", "false": "False", "null": "None", "none": "None"}
-
-
-def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
-    """``["dcec.lam=0.1"]`` as ``{"dcec": {"lam": 0.1}}``; a value that is no literal is text.
-
-    ``true``, ``false`` and ``null`` are read as in JSON.
-    """
-    import ast
-
-    changes: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        match = re.fullmatch(r"([^.=\s]+)\.(\w+)=(.*)", text)
-        if not match:
-            raise BenchError(f"--set is {text!r}; expected METHOD.PARAM=VALUE, e.g. dcec.lam=0.1")
-        method, name, value = match.groups()
-        try:
-            parsed = ast.literal_eval(_AS_PYTHON.get(value, value))
-        except (ValueError, SyntaxError):
-            parsed = value
-        except (RecursionError, MemoryError):
-            raise BenchError(f"--set is {text[:80]!r}…, which is nested too deep") from None
-        try:
-            json.dumps(parsed)
-        except (TypeError, ValueError, RecursionError):  # a set, bytes, a complex number
-            raise BenchError(
-                f"--set is {text!r}; expected a value that a record can hold: numbers, texts, "
-                "True, False, None, lists and dicts of these"
-            ) from None
-        changes.setdefault(method, {})[name] = parsed
-    return changes
-
-
 def _console() -> Console:
     from rich.console import Console
 
@@ -466,8 +416,9 @@ def _print_summary(summary: Any) -> None:
     if summary.unwritten:
         typer.echo(f"error: {summary.unwritten}", err=True)
     if summary.stopped:
+        why = f", because {summary.reason}," if summary.reason else ""
         typer.echo(
-            f"stopped with {summary.not_run} trials left; what is done is kept, and the same "
+            f"stopped{why} with {summary.not_run} trials left; what is done is kept, and the same "
             "command goes on from there",
             err=True,
         )

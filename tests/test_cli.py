@@ -16,9 +16,10 @@ from plugins_for_tests import PLAIN, PLUGINS, Ended, Place
 from rich.console import Console
 
 import bench
-from bench.cli import app, parse_changes, parse_timeout, split_commas
+from bench.cli import app
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
+from bench.options import parse_changes, parse_timeout, split_commas
 from bench.records.store import Store, read_record
 from bench.running import api
 from bench.running.plan import Plan, Surroundings
@@ -97,10 +98,13 @@ REFUSED = {
     f"{NEAR} --set shrink=1": "expected METHOD.PARAM=VALUE",
     f"{NEAR} --set near.shrink={{1}}": "--set is 'near.shrink={1}'",
     f"{NEAR} --timeout 5": "--timeout is '5'; expected a time such as 90s",
+    f"{NEAR} --memory 8": "memory is '8'; expected a size such as 8G, 1.5GiB or 512M, or none",
+    f"{NEAR} --memory 8GB": "memory is '8GB'; expected a size",
+    f"{NEAR} --memory 0G": "memory is '0G'; expected a size",
     f"{NEAR} --dataset fashion_mnist": "no dataset 'fashion_mnist'. Did you mean 'fashion-mnist'?",
     f"{NEAR} --dataset absent.npz": "absent.npz",
     f"{NEAR} --jobs 0": "jobs is 0",
-    f"{NEAR} --seeds 0": "seeds 0",
+    f"{NEAR} --seeds 0": "seeds is 0; expected at least 1",
     f"{NEAR} --schedule fast": "schedule is 'fast'; expected one of paper, quick, smoke",
     f"{NEAR} --protocol inductiv": "nknown protocol 'inductiv'",
     f"{NEAR} --selection best": "selection is 'best'; expected one of stratified",
@@ -182,7 +186,7 @@ def test_check_of_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     [
         ({"rerun": "some"}, "rerun is 'some'; expected one of stale, failed, all"),
         ({"backend": "slurm"}, "backend is 'slurm'; expected one of local, dask"),
-        ({"jobs": 0}, "jobs is 0 and seeds 1; expected at least 1 of each"),
+        ({"jobs": 0}, "jobs is 0; expected at least 1"),
         ({"timeout_s": 0.0}, "timeout_s is 0.0; expected seconds above 0, or None for no limit"),
         ({"timeout_s": -1.0}, "timeout_s is -1.0; expected seconds above 0"),
     ],

@@ -235,6 +235,20 @@ def test_a_new_process_gives_what_a_fork_gives(
     assert len((tmp_path / "tidied").read_text().splitlines()) == 2
 
 
+@pytest.mark.timeout(120)
+def test_what_a_worker_leaves_behind_ends_though_the_runner_is_gone(
+    run_one: Callable[..., Outcome],
+    server: ForkServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The runner may be killed when a worker has just ended, and before it ended the rest."""
+    monkeypatch.setattr(execution, "_kill_group", lambda process: None)
+    assert run_one(server, "parent").status == "ok"
+    child = int((tmp_path / "child").read_text())
+    wait_for("the end of the child", lambda: not psutil.pid_exists(child), 10)
+
+
 def test_a_method_that_asks_for_input_is_told_that_there_is_none(
     run_one: Callable[..., Outcome], server: ForkServer
 ) -> None:
@@ -298,7 +312,7 @@ def test_a_run_that_needs_no_server_keeps_none(
         monkeypatch.setattr(api, "make_plan", lambda *_: Plan([], [], [], []))
 
     def carried_out(*arguments: Any) -> Summary:
-        server = arguments[-1]
+        server = arguments[-1].server
         assert server.pid is None
         given.append(server)
         return Summary({})
@@ -322,7 +336,7 @@ def test_a_run_on_an_accelerator_keeps_its_server(
 
     def carried_out(plan: Plan, *others: Any) -> Summary:
         assert {task.job.device for task in plan.tasks} == {"cuda"}
-        kept.append(psutil.Process(others[-1].pid).is_running())
+        kept.append(psutil.Process(others[-1].server.pid).is_running())
         return Summary({})
 
     monkeypatch.setattr(api, "_carry_out", carried_out)

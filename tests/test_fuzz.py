@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from idx_files import NAMES, Tiny
 from PIL import Image
 
-from bench.cli import parse_changes
 from bench.core.errors import BenchError
 from bench.core.levels import Level
 from bench.core.trial import Trial
 from bench.data.datasets import load
+from bench.options import parse_changes
 from bench.records import published
 from bench.records.scoring import check_scores
 from bench.records.store import Store, dump_record, flatten_record, read_record

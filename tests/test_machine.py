@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import psutil
 import pytest
 
-from bench.core import machine
+from bench.core import cgroup, machine
 from bench.core.errors import BenchError
 
 
@@ -47,3 +51,98 @@ def test_jobs_that_were_asked_for_stay():
 def test_jobs_are_a_number_or_auto(wrong):
     with pytest.raises(BenchError, match="expected a whole number, at least 1, or auto"):
         machine.resolve_jobs(wrong, "cpu")
+
+
+# --- Containers: a made-up /sys/fs/cgroup and /proc/self/cgroup ----------------------------------
+
+GIB = 2**30
+UNLIMITED = "9223372036854771712"  # what v1 says where there is no limit
+V1 = "9:name=systemd:/x\n4:memory:/box\n2:cpu,cpuacct:/box\n0::/\n"
+MACHINES: dict[str, tuple[str, dict[str, str], float | None, int | None]] = {
+    "v2": ("0::/\n", {"cpu.max": "150000 100000", "memory.max": str(4 * GIB)}, 1.5, 4 * GIB),
+    "v2 without limits": ("0::/\n", {"cpu.max": "max 100000", "memory.max": "max"}, None, None),
+    "v2, the outer group is smaller": (
+        "0::/pod/box\n",
+        {
+            "pod/cpu.max": "200000 100000",
+            "pod/box/cpu.max": "max 100000",
+            "pod/memory.max": str(2 * GIB),
+            "pod/box/memory.max": str(3 * GIB),
+        },
+        2.0,
+        2 * GIB,
+    ),
+    "v2, the inner group is smaller": (
+        "0::/pod/box\n",
+        {
+            "pod/cpu.max": "800000 100000",
+            "pod/box/cpu.max": "50000 100000",
+            "pod/memory.max": "max",
+            "pod/box/memory.max": str(GIB),
+        },
+        0.5,
+        GIB,
+    ),
+    "v2, other groups are not ours": (
+        "0::/pod/box\n",
+        {"pod/other/cpu.max": "50000 100000", "pod/other/memory.max": "1"},
+        None,
+        None,
+    ),
+    "v2, named as the machine does": ("0::/pod/box\n", {"cpu.max": "300000 100000"}, 3.0, None),
+    "v2, outside our namespace": ("0::/../box\n", {"memory.max": str(GIB)}, None, GIB),
+    "v1": (
+        V1,
+        {
+            "cpu,cpuacct/box/cpu.cfs_quota_us": "250000",
+            "cpu,cpuacct/box/cpu.cfs_period_us": "100000",
+            "memory/memory.limit_in_bytes": str(8 * GIB),
+            "memory/box/memory.limit_in_bytes": UNLIMITED,
+        },
+        2.5,
+        8 * GIB,
+    ),
+    "v1, mounted by its short name": (
+        V1,
+        {"cpu/box/cpu.cfs_quota_us": "100000", "cpu/box/cpu.cfs_period_us": "100000"},
+        1.0,
+        None,
+    ),
+    "v1 without a quota": (
+        V1,
+        {"cpu/box/cpu.cfs_quota_us": "-1", "cpu/box/cpu.cfs_period_us": "100000"},
+        None,
+        None,
+    ),
+    "nothing": ("", {}, None, None),
+}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_smallest_limit_of_the_groups_counts(tmp_path: Path, name: str) -> None:
+    said, files, cores, memory = MACHINES[name]
+    root, groups = tmp_path / "sys", tmp_path / "groups"
+    root.mkdir()
+    groups.write_text(said)
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(content + "\n")
+    assert cgroup.cores(root, groups) == cores
+    assert cgroup.memory(root, groups) == memory
+
+
+def test_no_groups_at_all(tmp_path: Path) -> None:
+    """As on a system that is not Linux."""
+    assert cgroup.cores(tmp_path / "a", tmp_path / "b") is None
+    assert cgroup.memory(tmp_path / "a", tmp_path / "b") is None
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(0.5, 1), (1.0, 1), (2.5, 3), (64.0, 8), (None, 8)])
+def test_cores_and_memory_are_those_of_the_container(monkeypatch, quota, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(cgroup, "cores", lambda: quota)
+    assert machine.core_count() == cores
+    total = psutil.virtual_memory().total
+    for limit, expected in ((GIB // 2, 0.5), (None, total / GIB), (2**63 - 1, total / GIB)):
+        monkeypatch.setattr(cgroup, "memory", lambda limit=limit: limit)
+        assert machine.memory_gib() == expected

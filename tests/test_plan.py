@@ -19,7 +19,7 @@ from bench.running.api import describe
 from bench.running.context import request_key
 from bench.running.costs import OVERHEAD_SECONDS, Costs
 from bench.running.job import Job
-from bench.running.plan import Plan, Surroundings, is_stale, make_plan
+from bench.running.plan import Plan, Surroundings, is_stale, make_plan, without_stages
 from bench.running.stages import StageStore
 from methods import registry
 from methods.method import Arrays, Context, Method, StageRequest, Tags, stage
@@ -145,6 +145,15 @@ def test_at_first_everything_is_missing(around: Surroundings) -> None:
     plan = make_plan(wanted, around)
     assert sorted(t.title for t in plan.trials) == sorted(t.title for t in wanted)
     assert (plan.done, plan.stale, plan.failed_before) == ([], [], [])
+
+
+def test_machines_that_share_nothing_have_no_stage_to_wait_for(around: Surroundings) -> None:
+    plan = make_plan(trials("sharing", levels=["5%"]), around)
+    assert outline(plan) == ["features", "sharing 5%"]
+    alone = without_stages(plan)
+    assert outline(alone) == ["sharing 5%"]
+    assert alone.tasks[0].needs == ()
+    assert (alone.shared, alone.trials) == ({}, plan.trials)
 
 
 def test_every_job_takes_over_the_template(around: Surroundings) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import shutil
 import signal
@@ -24,7 +26,7 @@ from bench.core.trial import Trial
 from bench.data import datasets
 from bench.records.leaderboard import COLUMNS
 from bench.records.store import Store
-from bench.running import api, execution, runner
+from bench.running import api, child, execution, runner
 from bench.running.execution import Outcome
 from bench.running.job import Job
 from bench.running.runner import Limits
@@ -221,7 +223,8 @@ def check_spied(place: Place, truth: np.ndarray, labelled: np.ndarray) -> None:
         assert spied["found"].tolist() == []
 
 
-def test_dask_gives_the_same_records(tmp_path: Path) -> None:
+def test_dask_gives_the_same_records(tmp_path: Path, cache: Path) -> None:
+    """Its worker has the cache of this test, the run one of its own."""
     distributed = pytest.importorskip("distributed")
     words = "--method near,wrong-shape --level 5%"
     options = {"n_workers": 1, "processes": False, "protocol": "tcp", "dashboard_address": None}
@@ -376,31 +379,23 @@ def test_an_error_of_the_runner_leaves_no_job_running(
             ended.append("killed" if killed.wait(10) else "nobody killed it")
         return Outcome("crashed")
 
-    def full(record: dict[str, Any], views: Any = None) -> Path:
-        raise OSError(28, "No space left on device")
+    def broken(record: dict[str, Any], views: Any = None) -> Path:
+        raise ZeroDivisionError
 
     ran = rig.runner([rig.task(make_trial(level=x)) for x in ("5%", "10%")], execute)
     ran.limits = Limits(jobs=2)
-    monkeypatch.setattr(rig.store, "write", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(rig.store, "write", broken)
+    with pytest.raises(ZeroDivisionError):
         ran.run()
     assert ended == ["killed"]
 
 
-def test_an_executor_like_that_of_dask_is_enough(
-    rig: Rig, make_trial: MakeTrial, make_record: MakeRecord
-) -> None:
-    """Its shutdown knows no `cancel_futures`."""
-
-    class Plain(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True) -> None:  # type: ignore[override]
-            super().shutdown(wait=wait)
-
-    def execute(job: Job) -> Outcome:
-        return Outcome("ok", written=(str(rig.store.write(make_record(0.75))),))
-
-    rig.patch.setattr(runner, "ThreadPoolExecutor", Plain)
-    assert rig.runner([rig.task(make_trial())], execute).run().counts == {"ok": 1}
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_what_the_log_has_no_room_for_is_lost() -> None:
+    with child.Log("/dev/full", "w") as log:
+        assert log.write(b"last words") == 10
+    with child.Log(os.pipe()[0], "r") as log, pytest.raises(io.UnsupportedOperation):
+        log.write(b"last words")
 
 
 @pytest.mark.parametrize("ending", ["", '{"event": "rec'], ids=["a line", "half a line"])

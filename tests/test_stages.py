@@ -215,6 +215,7 @@ def test_who_is_killed_leaves_no_stage(
     assert sorted(ask(function, cache)) == ["mean", "noise"]
     assert calls(cache) == before + 1
     assert len(folders(cache)) == 1
+    assert not [path for path in cache.rglob(".*") if path.is_dir()], "a draft was left behind"
 
 
 def test_a_failure_names_the_stage_and_leaves_nothing(cache: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import BinaryIO
 
 from bench.core.errors import WriteError
 
+YOUNG_S = 1.0
 READABLE = 0o644  # what a temporary file is not, and others may want to read
 
 
@@ -19,12 +24,16 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` in one step once it is on the disk.
 
     A reader sees the old content or the new, never half of it; an error leaves the old one. The
-    folder is made where it is missing.
+    folder is made where it is missing. The draft of a process that was killed while it wrote the
+    same file is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left_drafts(path)
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks: drafts stay there
+                fcntl.flock(file, fcntl.LOCK_EX)  # the system gives it back when this process dies
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -59,6 +68,19 @@ def check_writable(folder: Path) -> None:
         handle, draft = tempfile.mkstemp(dir=folder, prefix=".writable-")
         os.close(handle)
         os.unlink(draft)
+
+
+def _remove_left_drafts(path: Path) -> None:
+    """Delete the drafts of `path` that nobody is writing any more: nobody holds their lock.
+
+    The writer of a young one may not have taken the lock yet. What is another user's, has just gone
+    or cannot be locked stays.
+    """
+    for draft in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        with contextlib.suppress(OSError), draft.open("r+b") as file:  # NFS locks what can change
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(file.fileno()).st_mtime > YOUNG_S:
+                draft.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

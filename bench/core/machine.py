@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.core import cgroup
 from bench.core.errors import BenchError
 
 NVIDIA = Path("/dev/nvidiactl")  # there where its driver is loaded
@@ -19,8 +21,11 @@ LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 
 
 def core_count() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use: in a container those of its quota, rounded up."""
+    affinity = hasattr(os, "sched_getaffinity")
+    there = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    quota = cgroup.cores()
+    return there if quota is None else max(1, min(there, math.ceil(quota)))
 
 
 def processor() -> str:
@@ -34,10 +39,11 @@ def processor() -> str:
 
 
 def memory_gib() -> float:
-    """Memory of the machine in GiB."""
+    """Memory in GiB: of the machine, or what its container leaves this process."""
     import psutil
 
-    return psutil.virtual_memory().total / 2**30
+    total, limit = psutil.virtual_memory().total, cgroup.memory()
+    return (total if limit is None else min(total, limit)) / 2**30
 
 
 @functools.cache

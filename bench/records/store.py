@@ -175,20 +175,22 @@ def read_record(path: Path) -> Record:
     BenchError : the file is no record, or one of a newer version; the message names file and field.
     """
     try:
+        content = read_regular(path)
+    except (BenchError, OSError) as error:
+        raise BenchError(f"{path} is not a record ({error}); delete it and run again") from error
+    return parse_record(content, str(path))
+
+
+def parse_record(content: str | bytes, path: str) -> Record:
+    """As `read_record`, of what was read from `path`, or came from there."""
+    try:
         # As json reads it: with infinite parameters, which msgspec's decoder refuses, and with
         # further fields, which its copy would lack.
-        record: Record = json.loads(read_regular(path))
+        record: Record = json.loads(content)
         msgspec.convert(record, Record)
         identity = Trial.from_json(record["trial"]).identity
         _check_parts(record)
-    except (
-        BenchError,
-        OSError,
-        ValueError,
-        TypeError,
-        msgspec.MsgspecError,
-        RecursionError,
-    ) as error:
+    except (BenchError, ValueError, TypeError, msgspec.MsgspecError, RecursionError) as error:
         raise BenchError(f"{path} is not a record ({error}); delete it and run again") from error
     if record["schema"] > SCHEMA:
         raise BenchError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,19 @@ from bench.core.levels import suitable_levels
 from bench.core.trial import Grid, check_suitable
 from bench.data import datasets
 from bench.records.store import Store
+from bench.running.cluster import Cluster, dask_cluster
 from bench.running.execution import fork_server
 from bench.running.forkserver import ForkServer, is_available
 from bench.running.job import Job
-from bench.running.plan import RERUNS, Plan, Shared, Surroundings, make_plan
+from bench.running.memory import parse as parse_memory
+from bench.running.plan import RERUNS, Plan, Shared, Surroundings, make_plan, without_stages
 from bench.running.progress import Display, duration
-from bench.running.runner import BACKENDS, Limits, Runner, Summary
+from bench.running.runner import Limits, Runner, Summary
 from bench.running.stages import StageStore, array_digest
 from methods import registry
 from methods.registry import Entry
+
+BACKENDS = ("local", "dask")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def run(
     device: str = "auto",
     backend: str = "local",
     scheduler: str | None = None,
+    memory: str | int | None = None,
     rerun: str | None = None,
     dry_run: bool = False,
     console: Console | None = None,
@@ -79,10 +85,12 @@ def run(
     wish : what to run; or give its fields as keywords: ``run(methods=["kmeans"], levels=["5%"])``.
     results : folder of the records.
     jobs : processes at a time; the threads of this machine are divided among them. ``"auto"``:
-        see `machine.resolve_jobs`.
+        see `machine.resolve_jobs`, `Cluster.jobs`.
     timeout_s : seconds after which a trial or stage is killed; None sets no limit.
     device : ``auto``, ``cpu`` or ``cuda``.
     backend, scheduler : ``local``, or ``dask`` with the address of a scheduler.
+    memory : bytes, or a text such as ``"8G"``, at more than which a trial or stage is killed, with
+        all that it has started; None sets no limit.
     rerun : ``stale``, ``failed`` or ``all``: run again what has a record.
     dry_run : print the plan and stop.
     console : where to print; nothing is printed without one.
@@ -98,35 +106,89 @@ def run(
     start = time.monotonic()
     wish = wish or Wish(**wishes)
     console = console or Console(quiet=True)
-    jobs = machine.resolve_jobs(jobs, device)
-    _check_options(wish, Path(results), jobs, timeout_s, backend, rerun)
-    limits = Limits(jobs, timeout_s, backend, scheduler)
-    forks = not dry_run and is_available() and backend == "local"
-    with _server(jobs) if forks else contextlib.nullcontext() as server:
+    limit = parse_memory(memory)
+    folder = Path(results)
+    _check_options(wish, folder, timeout_s, backend, rerun)
+    on_dask = dask_cluster(scheduler, folder.resolve()) if backend == "dask" else None
+    with _means(jobs, device, on_dask, console, dry_run=dry_run) as means:
         problems = registry.discover(wish.plugins)
         for problem in problems:
             console.print(problem.message, style="red", markup=False, highlight=False)
-        template = _template(wish, Path(results), jobs, device, fresh=rerun == "all")
-        plan, around = _plan(wish, template, rerun, console)
+        plan, around = _plan(wish, _template(wish, folder, means, rerun), rerun, means, console)
         if not dry_run and plan.tasks:
-            check_writable(Path(results))
-        if server is not None and not plan.tasks:
-            server.close()
+            check_writable(folder)
+        if means.server is not None and not plan.tasks:
+            means.server.close()
         summary = Summary({})
         if not dry_run:
-            summary = _carry_out(plan, limits, around, console, server)
+            limits = Limits(means.jobs, timeout_s, limit)
+            summary = _carry_out(plan, limits, around, console, means)
     summary.broken_plugins = len(problems)
-    summary.seconds, summary.jobs = time.monotonic() - start, jobs
+    summary.seconds, summary.jobs = time.monotonic() - start, means.jobs
     return summary
 
 
-def _server(jobs: int) -> contextlib.AbstractContextManager[ForkServer]:
+@dataclass(frozen=True)
+class Means:
+    """What a run has: jobs at a time, threads of each, the device, and who starts its workers.
+
+    On this machine the device is still as asked for, ``auto`` say: to resolve it imports torch.
+    """
+
+    jobs: int
+    threads: int
+    device: str
+    server: ForkServer | None = None
+    cluster: Cluster | None = None
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise BenchError(f"jobs is {self.jobs}; expected at least 1")
+
+    def precision(self, asked: str, device: str) -> str:
+        """``fp32`` or ``bf16``; as it was asked for where each worker resolves that for itself."""
+        if self.cluster is not None and not self.cluster.shares_stages(device):
+            return asked
+        return machine.resolve_precision(asked, device)
+
+
+@contextlib.contextmanager
+def _means(
+    jobs: int | str,
+    device: str,
+    on_dask: AbstractContextManager[Cluster] | None,
+    console: Console,
+    *,
+    dry_run: bool,
+) -> Iterator[Means]:
+    """What the options come to on this machine, or on a dask cluster.
+
+    Raises
+    ------
+    BenchError : one of them cannot be had.
+    """
+    if on_dask is not None:
+        with on_dask as cluster:
+            _say(console, str(cluster))
+            on = cluster.device(device)
+            yield Means(cluster.jobs(jobs, on), cluster.threads, on, cluster=cluster)
+        return
+    n = machine.resolve_jobs(jobs, device)
+    alone = Means(n, max(1, machine.core_count() // max(1, n)), device)
+    if dry_run or not is_available():
+        yield alone
+        return
+    with _server(alone.threads) as server:
+        yield replace(alone, server=server)
+
+
+def _server(threads: int) -> AbstractContextManager[ForkServer]:
     """What is going to fork workers; it imports their libraries while the run is planned."""
-    return fork_server(_threads(jobs), str(datasets.cache_dir() / "logs" / "workers.log"))
+    return fork_server(threads, str(datasets.cache_dir() / "logs" / "workers.log"))
 
 
 def _plan(
-    wish: Wish, template: Job, rerun: str | None, console: Console
+    wish: Wish, template: Job, rerun: str | None, means: Means, console: Console
 ) -> tuple[Plan, Surroundings]:
     """What there is to do, told to `console`, and where it is done."""
     entries = choose(wish, console)
@@ -136,7 +198,7 @@ def _plan(
         template=template,
         n_fit=part.n_fit,
         X_digest=array_digest(data.X[part.fit]),
-        precision=machine.resolve_precision(wish.precision, template.device),
+        precision=means.precision(wish.precision, template.device),
         store=Store(Path(template.results)),
         stages=StageStore(Path(template.cache) / "stages"),
     )
@@ -148,6 +210,8 @@ def _plan(
         _say(console, f"left out: {reason}")
     trials = _grid(wish, entries, levels, data).trials()
     plan = make_plan(trials, around, rerun)
+    if means.cluster is not None and not means.cluster.shares_stages(template.device):
+        plan = without_stages(plan)
     _say(console, describe(plan, around))
     return plan, around
 
@@ -163,7 +227,7 @@ def _source(dataset: str) -> str:
     return dataset if path is None else str(path.absolute())
 
 
-def _template(wish: Wish, results: Path, jobs: int, device: str, *, fresh: bool) -> Job:
+def _template(wish: Wish, results: Path, means: Means, rerun: str | None) -> Job:
     """What all jobs of the run have in common."""
     return Job(
         trials=(),
@@ -171,29 +235,23 @@ def _template(wish: Wish, results: Path, jobs: int, device: str, *, fresh: bool)
         results=str(results.resolve()),
         cache=str(datasets.cache_dir().resolve()),
         plugins=tuple(str(Path(plugin).resolve()) for plugin in wish.plugins),
-        device=machine.resolve_device(device),
-        threads=_threads(jobs),
-        concurrency=jobs,
-        fresh=fresh,
+        device=means.device if means.cluster else machine.resolve_device(means.device),
+        threads=means.threads,
+        concurrency=means.jobs,
+        fresh=rerun == "all",
     )
-
-
-def _threads(jobs: int) -> int:
-    """How many threads each of so many jobs at a time has."""
-    return max(1, machine.core_count() // jobs)
 
 
 def _check_options(
     wish: Wish,
     results: Path,
-    jobs: int,
     timeout_s: float | None,
     backend: str,
     rerun: str | None,
 ) -> None:
     """Refuse what would otherwise be found wrong too late, or not at all."""
-    if jobs < 1 or wish.seeds < 1:
-        raise BenchError(f"jobs is {jobs} and seeds {wish.seeds}; expected at least 1 of each")
+    if wish.seeds < 1:
+        raise BenchError(f"seeds is {wish.seeds}; expected at least 1")
     if timeout_s is not None and not timeout_s > 0:
         raise BenchError(
             f"timeout_s is {timeout_s}; expected seconds above 0, or None for no limit"
@@ -305,11 +363,7 @@ def _grid(
 
 
 def _carry_out(
-    plan: Plan,
-    limits: Limits,
-    around: Surroundings,
-    console: Console,
-    server: ForkServer | None,
+    plan: Plan, limits: Limits, around: Surroundings, console: Console, means: Means
 ) -> Summary:
     """Run the plan and write the leaderboard, now and then and at the end."""
     results = around.store.results
@@ -320,16 +374,17 @@ def _carry_out(
         write_csv(leaderboard(results), results / "leaderboard.csv")
 
     def refresh_meanwhile() -> None:
-        """Seeds of one row may differ while records are being replaced: no reason to stop."""
+        """Seeds of one row may differ while records are replaced, a disk be full: go on."""
         try:
             refresh()
-        except BenchError as error:
+        except (BenchError, OSError) as error:
             _say(console, f"no leaderboard yet: {error}")
 
     logs = Path(around.template.cache) / "logs"
     seconds = None if plan.unknown else plan.seconds / limits.jobs
     with Display(console, len(plan.trials), seconds) as display:
-        summary = Runner(plan, limits, around.store, logs, display, refresh_meanwhile, server).run()
+        who = means.server, means.cluster
+        summary = Runner(plan, limits, around.store, logs, display, refresh_meanwhile, *who).run()
     if any(around.store):
         try:
             refresh()

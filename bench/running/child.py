@@ -7,13 +7,16 @@ keeps that open as a sign of life; what comes back on its standard output are ev
 from __future__ import annotations
 
 import atexit
+import errno
+import io
 import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 
 def begin() -> tuple[Callable[[dict[str, Any]], None], str]:
@@ -44,10 +47,27 @@ def _redirect_input() -> int:
     return runner
 
 
+class Log(io.FileIO):
+    """Where methods print: what a full disk has no room for is lost, which must end no trial."""
+
+    def write(self, data: Any) -> int:
+        """How much was written, or would have been."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return len(data)
+
+
 def _redirect_output() -> Callable[[dict[str, Any]], None]:
     """Send what is printed to the log (standard error); the real standard output is for events."""
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    log = Log(2, "w", closefd=False)
+    sys.stdout = sys.stderr = io.TextIOWrapper(
+        cast(Any, log), errors="backslashreplace", write_through=True
+    )
 
     def emit(event: dict[str, Any]) -> None:
         events.write(json.dumps(event) + "\n")

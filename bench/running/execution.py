@@ -1,4 +1,4 @@
-"""One job in a process of its own, with a hard time limit, its output kept in a log.
+"""One job in a process of its own, with hard limits of time and memory, its output kept in a log.
 
 This is what a backend calls, on this machine or on another one.
 """
@@ -15,11 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.running.forkserver import Forked, ForkServer
 from bench.running.job import Job
+from bench.running.memory import Watcher
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OnEvent = Callable[[dict[str, Any]], None]
@@ -50,8 +52,9 @@ def execute(
     timeout_s: float | None,
     on_event: OnEvent | None = None,
     server: ForkServer | None = None,
+    memory: int | None = None,
 ) -> Outcome:
-    """Run `job` to its end, or kill it after `timeout_s` seconds.
+    """Run `job` to its end, or kill it after `timeout_s` seconds or at more than `memory` bytes.
 
     Its process is a fork of `server`; without one it is a new process.
     """
@@ -63,12 +66,14 @@ def execute(
         except TimeoutError:
             return _expired(timeout_s)
     left = None if timeout_s is None else max(0.0, began + timeout_s - time.monotonic())
-    events, expired = _watch(process, left, on_event)
+    events, expired, breach = _watch(process, left, memory, on_event)
     code = process.wait()
     written = tuple(event["path"] for event in events if event["event"] == "record")
     errors = [event for event in events if event["event"] == "error"]
     if expired:
         return _expired(timeout_s, written)
+    if breach:
+        return Outcome("out-of-memory", breach, None, written)
     if errors:
         error = errors[0]
         return Outcome(error["status"], error["message"], error["traceback"], written)
@@ -87,13 +92,12 @@ def fork_server(threads: int, log: str) -> Iterator[ForkServer]:
 
 
 def _watch(
-    process: Process, limit_s: float | None, on_event: OnEvent | None
-) -> tuple[list[dict[str, Any]], bool]:
-    """Read events until the worker exits or the limit kills it.
+    process: Process, limit_s: float | None, memory: int | None, on_event: OnEvent | None
+) -> tuple[list[dict[str, Any]], bool, str]:
+    """Read events until the worker exits or a limit kills it.
 
-    Returns its error and record events, and whether it was killed.
+    Returns its error and record events, whether its time was over, and what is said of its memory.
     """
-    events: list[dict[str, Any]] = []
     expired = threading.Event()
 
     def expire() -> None:
@@ -105,22 +109,29 @@ def _watch(
         timer.start()
     _running.add(process)
     threading.Thread(target=_end_what_it_started, args=(process,), daemon=True).start()
+    watcher = Watcher(process.pid, memory, partial(kill, process))
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if not line.endswith("\n"):  # it was killed in the middle of the line
-                break
-            event = json.loads(line)
-            if event["event"] in ("error", "record"):
-                events.append(event)
-            elif on_event is not None:
-                on_event(event)
-        process.wait()
+        with watcher:
+            events = list(_events(process, on_event))
+            process.wait()
     finally:
         timer.cancel()
         kill(process)
         _running.discard(process)
-    return events, expired.is_set()
+    return events, expired.is_set(), watcher.message
+
+
+def _events(process: Process, on_event: OnEvent | None) -> Iterator[dict[str, Any]]:
+    """The error and record events of a worker, as they come; the others go to `on_event`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if not line.endswith("\n"):  # it was killed in the middle of the line
+            return
+        event = json.loads(line)
+        if event["event"] in ("error", "record"):
+            yield event
+        elif on_event is not None:
+            on_event(event)
 
 
 def kill(process: Process) -> None:

@@ -254,7 +254,13 @@ def _become_worker(given: list[int], others: list[int]) -> None:
 
 
 def _tell_end(process: int, pid: int, life: int) -> None:
-    """A fork has ended: tell its exit status, and close the descriptors that it had here."""
+    """A fork has ended: end what it left behind, tell its exit status, close its descriptors here.
+
+    The runner ends that too, unless it was killed just now. Until `waitpid` nobody else has the
+    number of the group.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left, or zombies
+        os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     _tell(life, os.waitstatus_to_exitcode(status))
     os.close(process)

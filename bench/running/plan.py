@@ -122,6 +122,12 @@ def make_plan(trials: Iterable[Trial], around: Surroundings, rerun: str | None =
     return plan
 
 
+def without_stages(plan: Plan) -> Plan:
+    """The same plan for machines that do not share what they keep: each fit sees to its stages."""
+    fits = [replace(task, needs=()) for task in plan.tasks if not task.job.stage]
+    return replace(plan, tasks=fits, shared={})
+
+
 def _is_pending(trial: Trial, store: Store, rerun: str | None, plan: Plan) -> bool:
     """Whether `trial` has to run; notes in `plan` what was found of it."""
     record = store.read(trial)

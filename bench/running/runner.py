@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import machine
-from bench.core.errors import BenchError, WriteError
+from bench.core.errors import WriteError
 from bench.core.trial import Trial, fitted_as
 from bench.records import scoring
 from bench.records.logs import log_path, shared_log_path
 from bench.records.scoring import Record
 from bench.records.store import Store
+from bench.running.cluster import Cluster, SchedulerLost
 from bench.running.execution import Outcome, execute, kill_all
 from bench.running.forkserver import ForkServer
 from bench.running.plan import Plan, Task
@@ -28,7 +29,6 @@ from bench.running.progress import Display, result_line
 from bench.running.stages import StageStore
 from methods import registry
 
-BACKENDS = ("local", "dask")
 REFRESH_SECONDS = 20.0
 
 
@@ -40,21 +40,19 @@ class Limits:
     ----------
     jobs : how many processes at a time.
     timeout_s : seconds after which a job is killed; None sets no limit.
-    backend : ``local`` (this machine) or ``dask`` (the workers of `scheduler`, which have to see
-        the results and cache folders under the same paths). What has begun on a dask worker goes on
-        there, to its end or its limit, when the run is stopped.
+    memory : bytes at more than which a job is killed, with all that it has started; None: no limit.
     """
 
     jobs: int = 1
     timeout_s: float | None = None
-    backend: str = "local"
-    scheduler: str | None = None
+    memory: int | None = None
 
 
 @dataclass
 class Summary:
     """How a run ended: trials per status, and whether it was stopped before `not_run` trials.
 
+    `reason` says why it was stopped, if it was not a person who did.
     `failed_before` counts trials that were asked for, failed in an earlier run and were left so.
     `seconds` is what the run took, `work_seconds` what methods took in fits and stages that ended,
     all processes together, `jobs` at a time; 0 under dask, which tells nothing of that. `misnamed`
@@ -65,6 +63,7 @@ class Summary:
     counts: dict[str, int]
     failed_before: int = 0
     stopped: bool = False
+    reason: str = ""
     not_run: int = 0
     broken_plugins: int = 0
     seconds: float = 0.0
@@ -113,6 +112,8 @@ class Runner:
     display : what a person sees.
     refresh : called now and then while records come in (writes the leaderboard).
     server : forks the workers; it is closed at the end. Without one each is a new process.
+    cluster : where jobs are carried out; None stands for this machine. What has begun there goes on
+        there, to its end or its limit, when the run is stopped.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Runner:
         display: Display,
         refresh: Callable[[], None],
         server: ForkServer | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self.plan = plan
         self.limits = limits
@@ -138,21 +140,19 @@ class Runner:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._server = server
+        self._cluster = cluster
         self._seconds_left = plan.seconds
         self._refreshed = time.monotonic()
 
     def run(self) -> Summary:
         """Run everything; Ctrl-C (or a termination signal) kills the workers and returns."""
-        executor = make_executor(self.limits)
+        executor = ThreadPoolExecutor(self.limits.jobs)  # each thread watches one job
         with _interrupts_set(self._stop):
             try:
                 self._loop(executor)
-            except WriteError as error:  # a failure that cannot be recorded: the disk is full
-                self.summary.unwritten = str(error)
-                self._stop.set()
             finally:
                 self._end_running()
-                executor.shutdown(wait=False)  # all is over; dask's has no cancel_futures
+                executor.shutdown(wait=False)  # all is over
         self.summary.stopped = self._stop.is_set()
         return self.summary
 
@@ -165,7 +165,15 @@ class Runner:
             for future in done:
                 running = self._running.pop(future)
                 self.display.finish(running.number)
+                if isinstance(lost := future.exception(), SchedulerLost):
+                    self._stop_because(str(lost))
+                    continue
                 self._finish(running.task, _outcome(future), running.earlier)
+
+    def _stop_because(self, reason: str) -> None:
+        """End the run as Ctrl-C does."""
+        self.summary.reason = self.summary.reason or reason
+        self._stop.set()
 
     def _has_room(self) -> bool:
         return len(self._running) < self.limits.jobs and not self._stop.is_set()
@@ -176,6 +184,8 @@ class Runner:
             future.cancel()
         while not all(future.done() for future in self._running):
             kill_all()  # again and again: a worker may just have been starting
+            if self._cluster is not None:
+                self._cluster.close()
             self._end_server()
             time.sleep(0.05)
         self._end_server()
@@ -201,11 +211,9 @@ class Runner:
         number, earlier = id(task), self._records_of(task)
         self.display.start(number, task.title)
         arguments = (task.job, str(self._log(task)), self.limits.timeout_s)
-        if self.limits.backend == "local":
-            watch = partial(self._event, number, task)
-            future = executor.submit(execute, *arguments, watch, self._server)
-        else:
-            future = executor.submit(execute, *arguments)
+        watch = partial(self._event, number, task)
+        function = execute if self._cluster is None else self._cluster.execute
+        future = executor.submit(function, *arguments, watch, self._server, self.limits.memory)
         self._running[future] = Running(number, task, earlier)
 
     def _records_of(self, task: Task) -> dict[Path, bytes | None]:
@@ -230,6 +238,14 @@ class Runner:
             self.display.event(number, task.title, event)
 
     def _finish(self, task: Task, outcome: Outcome, earlier: Mapping[Path, bytes | None]) -> None:
+        """Note what a job left behind, or stop as Ctrl-C does, where a full disk takes no more."""
+        try:
+            self._note(task, outcome, earlier)
+        except WriteError as error:
+            self.summary.unwritten = str(error)
+            self._stop.set()
+
+    def _note(self, task: Task, outcome: Outcome, earlier: Mapping[Path, bytes | None]) -> None:
         """Count and show what a job left behind, and write the records that it could not write.
 
         A job may be killed after it has written a record and before it could say so; then the
@@ -275,8 +291,14 @@ class Runner:
     def _write_failure(self, task: Task, trial: Trial, outcome: Outcome) -> Record:
         """The record of a trial whose process wrote none."""
         job = task.job
-        precision = machine.resolve_precision(trial.precision, job.device)
-        environment = machine.describe(job.device, precision, job.threads, job.concurrency)
+        environment: dict[str, Any] = {
+            "device": job.device,
+            "threads": job.threads,
+            "concurrency": job.concurrency,
+        }
+        if self._cluster is None:  # else it ended on a machine that nobody here knows
+            precision = machine.resolve_precision(trial.precision, job.device)
+            environment = machine.describe(job.device, precision, job.threads, job.concurrency)
         status = "crashed" if outcome.status == "ok" else outcome.status
         message = outcome.message or "the process ended without a record"
         failed = scoring.failure(
@@ -292,7 +314,7 @@ class Runner:
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:
-    """How a job ended; a backend that broke (a lost worker of a cluster) is a crash of the job."""
+    """How a job ended; what broke outside it (a lost worker of a cluster) is a crash of the job."""
     try:
         return future.result()
     except Exception as error:
@@ -301,27 +323,6 @@ def _outcome(future: Future[Outcome]) -> Outcome:
 
 def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
-
-
-def make_executor(limits: Limits) -> Executor:
-    """Threads that each watch one process, or the workers of a dask cluster.
-
-    Raises
-    ------
-    BenchError : dask is not installed, or no scheduler answers.
-    """
-    if limits.backend == "local":
-        return ThreadPoolExecutor(limits.jobs)
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise BenchError(
-            "backend dask needs the package distributed; install this project with [dask]"
-        ) from error
-    try:
-        return Client(limits.scheduler).get_executor(pure=False)
-    except OSError as error:
-        raise BenchError(f"no dask scheduler answers at {limits.scheduler}: {error}") from error
 
 
 @contextlib.contextmanager

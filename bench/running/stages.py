@@ -121,7 +121,9 @@ class ArrayStore:
         return {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in files}
 
     def write(self, name: str, arrays: Mapping[str, np.ndarray], facts: dict[str, Any]) -> None:
-        """Write folder `name` whole, replacing an older one.
+        """Write folder `name` whole, replacing an older one; the writer holds its lock.
+
+        So the draft of another writer is that of one who was killed, and is deleted.
 
         Raises
         ------
@@ -129,6 +131,8 @@ class ArrayStore:
         """
         final = self.root / name
         final.parent.mkdir(parents=True, exist_ok=True)
+        for left in final.parent.glob(f".{final.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
         try:
             for key, array in arrays.items():

@@ -73,6 +73,53 @@ class Hungry(Failing):
         np.empty(2**55, dtype=np.uint8)
 
 
+@register("greedy-family", in_all=False, processes=3)
+@register("greedy-staged", in_all=False, staged=True)
+class Greedy(Failing):
+    """Takes memory, 40 MiB at a time, and keeps it: itself or in processes that it starts."""
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        processes: int = 1,
+        staged: bool = False,
+        random_state: int | None = None,
+    ) -> None:
+        super().__init__(n_clusters, random_state)
+        self.processes = processes
+        self.staged = staged
+
+    def stages(self, n_labels: int) -> list[StageRequest]:
+        """A stage that takes it, if asked for."""
+        return [StageRequest(greedy_stage)] if self.staged else []
+
+    def fail(self, X: np.ndarray, context: Context) -> None:
+        """Take it."""
+        if self.staged:
+            context.stage(greedy_stage, X, random_state=0)
+        for _ in range(self.processes - 1):
+            if os.fork() == 0:
+                break
+        take_memory(5 * 2**30 // self.processes)
+
+
+def take_memory(most: int) -> None:
+    """Take memory slowly, up to `most` bytes, with a line in a file for each 40 MiB; then wait."""
+    kept: list[np.ndarray] = []
+    for _ in range(0, most, 40 * 2**20):
+        kept.append(np.ones(40 * 2**20, dtype=np.uint8))
+        tell(f"taken-{os.getpid()}")
+        time.sleep(0.05)
+    time.sleep(TEN_MINUTES)
+
+
+@stage(version=1)
+def greedy_stage(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+    """A stage that takes memory."""
+    take_memory(5 * 2**30)
+    return {}
+
+
 @register("asks")
 class Asks(Failing):
     """Asks for input, which nobody gives."""
