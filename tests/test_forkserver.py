@@ -243,7 +243,7 @@ def test_what_a_worker_leaves_behind_ends_though_the_runner_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The runner may be killed when a worker has just ended, and before it ended the rest."""
-    monkeypatch.setattr(execution, "_kill_group", lambda process: None)
+    monkeypatch.setattr(execution, "end_group", lambda process: None)
     assert run_one(server, "parent").status == "ok"
     child = int((tmp_path / "child").read_text())
     wait_for("the end of the child", lambda: not psutil.pid_exists(child), 10)

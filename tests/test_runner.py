@@ -420,14 +420,14 @@ def test_a_worker_that_is_cut_short_while_it_speaks(
 def test_a_worker_that_dies_before_it_hears_of_its_job(
     tmp_path: Path, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def start(environment: dict[str, str], log: Any) -> subprocess.Popen[str]:
+    def start(module: str, threads: int, log: Any) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         words = [sys.executable, "-S", "-c", "raise SystemExit(7)"]
         process = subprocess.Popen(words, **pipes, start_new_session=True)
         process.wait()
         return process
 
-    monkeypatch.setattr(execution, "_start", start)
+    monkeypatch.setattr(execution, "start", start)
     job = Job((make_trial(),), "digits", str(tmp_path), str(tmp_path))
     log = str(tmp_path / "log")
     message = f"the process ended with exit status 7; its output: {log}"
