@@ -15,21 +15,44 @@ import typer
 
 from bench.core.errors import BenchError, WriteError
 from bench.core.shadows import check_methods
-from bench.options import check_choice, parse_changes, parse_timeout, split_commas
+from bench.options import (
+    check_choice,
+    parse_changes,
+    parse_seeds,
+    parse_timeout,
+    split_commas,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(
-    help="With few labels, which clustering method should I use, and what does it cost?",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 Results = Annotated[Path, typer.Option(help="Folder of the records and the leaderboard.")]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="A file that registers methods; repeatable.")
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from bench.core import machine
+
+        typer.echo(f"bench {machine.bench_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version)
+    ] = False,
+) -> None:
+    """Compare semi-supervised clustering methods at every level of supervision."""
 
 
 def main() -> NoReturn:
@@ -56,6 +79,9 @@ def main() -> NoReturn:
 
 All = Annotated[bool, typer.Option("--all", help="Every method.")]
 Methods = Annotated[list[str] | None, typer.Option(help="A method; repeat or use commas.")]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[METHOD]...", help="Methods, as with --method.")
+]
 Levels = Annotated[
     list[str] | None,
     typer.Option(
@@ -63,7 +89,7 @@ Levels = Annotated[
         "[default: shares]"
     ),
 ]
-Seeds = Annotated[int, typer.Option(help="How many seeds: 0, 1, 2, ...")]
+Seeds = Annotated[str, typer.Option(help="How many (3: 0, 1 and 2), or which: 0,3,4.")]
 Protocol = Annotated[str, typer.Option(help="transductive, inductive or inductive-55k.")]
 Selection = Annotated[str, typer.Option(help="stratified, random, first or representative.")]
 Schedule = Annotated[str, typer.Option(help="paper, quick or smoke.")]
@@ -88,10 +114,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop
 
 @app.command()
 def run(
+    names: Names = None,
     all_methods: All = False,
     method: Methods = None,
     level: Levels = None,
-    seeds: Seeds = 1,
+    seeds: Seeds = "1",
     protocol: Protocol = "transductive",
     selection: Selection = "stratified",
     schedule: Schedule = "quick",
@@ -110,8 +137,11 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Run every trial that is missing, then write the leaderboard."""
-    if all_methods == bool(method):
-        raise BenchError("say what to run: either --all or --method NAME (`bench list` shows all)")
+    methods = split_commas([*(names or []), *(method or [])])
+    if all_methods == bool(methods):
+        raise BenchError(
+            "say what to run: either methods by name, or --all (`bench list` shows them)"
+        )
     check_choice("--backend", backend, ("local", "dask"))
     check_choice("--rerun", rerun, (None, "stale", "failed", "all"))
     limit = parse_timeout(timeout)
@@ -121,9 +151,9 @@ def run(
     from bench.running import api
 
     wish = api.Wish(
-        methods=None if all_methods else split_commas(method or []),
+        methods=None if all_methods else methods,
         levels=split_commas(level) if level else ["shares"],
-        seeds=seeds,
+        seeds=parse_seeds(seeds),
         protocol=protocol,
         selection=selection,
         schedule=schedule,

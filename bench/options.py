@@ -34,6 +34,16 @@ def parse_timeout(text: str) -> float | None:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def parse_seeds(text: str) -> int | tuple[int, ...]:
+    """``3``: how many; ``0,3,4`` (or ``2,``): these."""
+    parts = split_commas([text])
+    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
+        raise BenchError(
+            f"--seeds is {text!r}; expected how many, such as 3, or which, such as 0,3,4"
+        )
+    return int(parts[0]) if "," not in text else tuple(map(int, parts))
+
+
 def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
     """``["dcec.lam=0.1"]`` as ``{"dcec": {"lam": 0.1}}``; a value that is no literal is text.
 

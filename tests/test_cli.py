@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from plugins_for_tests import PLAIN, PLUGINS, Ended, Place
 from rich.console import Console
+from typer.testing import CliRunner
 
 import bench
 from bench.cli import app
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
-from bench.options import parse_changes, parse_timeout, split_commas
+from bench.options import parse_changes, parse_seeds, parse_timeout, split_commas
 from bench.records.store import Store, read_record
 from bench.running import api
 from bench.running.plan import Plan, Surroundings
@@ -40,6 +41,33 @@ def test_parse_timeout(text: str, seconds: float | None) -> None:
 def test_parse_timeout_refuses(text: str) -> None:
     with pytest.raises(BenchError, match="expected a time such as 90s, 30m or 3h, or none"):
         parse_timeout(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", 3), ("0,3,4", (0, 3, 4)), ("2,", (2,)), (" 1, 2", (1, 2))]
+)
+def test_parse_seeds(text: str, seeds: int | tuple[int, ...]) -> None:
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", ",", "a", "1.5", "-1", "0,x", "²"])
+def test_parse_seeds_refuses(text: str) -> None:
+    with pytest.raises(BenchError, match="expected how many, such as 3, or which"):
+        parse_seeds(text)
+
+
+def test_names_are_arguments_and_seeds_a_list() -> None:
+    words = ["run", "near", "blind", "--level", "5%", "--seeds", "0,3", "--dry-run"]
+    ended = CliRunner().invoke(app, [*words, *SIMPLE, "--dataset", "digits"])
+    assert ended.exit_code == 0, ended.output
+    assert "4 trials to run" in ended.output
+
+
+@pytest.mark.parametrize("words", [["--version"], ["run", "-h"], ["-h"]])
+def test_what_people_type_by_habit(words: list[str]) -> None:
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 0
+    assert ended.output.startswith("bench 0.1.0") or "Usage:" in ended.output
 
 
 def test_parse_changes() -> None:
@@ -81,15 +109,16 @@ def stripes(n: int) -> np.ndarray:
 
 NEAR = "--method near --level 5%"
 REFUSED = {
-    "": "either --all or --method NAME",
-    "--all --method near": "either --all or --method NAME",
+    "": "either methods by name, or --all",
+    "--all --method near": "either methods by name, or --all",
+    "--all near": "either methods by name, or --all",
     "--method naer": "no method is called 'naer'; `bench list` shows all; did you mean 'near'?",
     "--method near --level 0.05": "Level '0.05' is neither a share nor a count",
     "--method near --level 101%": "more than all instances",
     "--method near --level 2000": "asks for 2,000 labels, but the method is fitted on 1,797",
     "--method near --level 0.01%": "less than one label",
     "--method near --level ,": "no level is given",
-    "--method , --level 5%": "no method is left to run",
+    "--method , --level 5%": "either methods by name, or --all",
     f"{NEAR} --set near.shrnk=1": "near has no parameter 'shrnk'; it has n_clusters",
     f"{NEAR} --set near.shrink=much": "near.shrink is 'much'; expected a number, as its default",
     f"{NEAR} --set near.shrink=True": "near.shrink is True; expected a number, as its default",
@@ -105,6 +134,8 @@ REFUSED = {
     f"{NEAR} --dataset absent.npz": "absent.npz",
     f"{NEAR} --jobs 0": "jobs is 0",
     f"{NEAR} --seeds 0": "seeds is 0; expected at least 1",
+    f"{NEAR} --seeds 1,1": "seeds is (1, 1); expected how many, or different whole numbers",
+    f"{NEAR} --seeds -1": "--seeds is '-1'; expected how many, such as 3, or which",
     f"{NEAR} --schedule fast": "schedule is 'fast'; expected one of paper, quick, smoke",
     f"{NEAR} --protocol inductiv": "nknown protocol 'inductiv'",
     f"{NEAR} --selection best": "selection is 'best'; expected one of stratified",

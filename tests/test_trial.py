@@ -192,6 +192,17 @@ def test_trials_come_seed_by_seed() -> None:
     ]
 
 
+@pytest.mark.parametrize(("given", "seeds"), [(2, [0, 1]), ([4, 0], [4, 0]), ((7,), [7])])
+def test_seeds_are_so_many_or_these(given: object, seeds: list[int]) -> None:
+    assert [trial.seed for trial in grid(TINY, levels=("5%",), seeds=given).trials()] == seeds
+
+
+@pytest.mark.parametrize("given", [0, -1, [], [0, 0], [-1], [0.5], [True], True, "3", None])
+def test_seeds_that_cannot_be(given: object) -> None:
+    with pytest.raises(BenchError, match=r"seeds is .*; expected"):
+        grid(TINY, levels=("5%",), seeds=given).trials()
+
+
 def test_the_grid_takes_all_levels_unless_told() -> None:
     assert tuple(trial.level for trial in grid().trials()) == LEVELS
 

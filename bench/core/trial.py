@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -165,6 +165,26 @@ def method_of(trial: Trial) -> Method:
     return registry.get(trial.method).cls(**params, random_state=trial.seed)
 
 
+def seed_list(given: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds that are meant: 3 are 0, 1 and 2; a sequence names each.
+
+    Raises
+    ------
+    BenchError : no seed, one that is no whole number from 0 on, or one twice.
+    """
+    if isinstance(given, int) and not isinstance(given, bool):
+        if given < 1:
+            raise BenchError(f"seeds is {given}; expected at least 1, or a list such as 0,3,4")
+        return tuple(range(given))
+    found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
+    whole = [isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in found]
+    if not found or not all(whole) or len(set(found)) < len(found):
+        raise BenchError(
+            f"seeds is {given!r}; expected how many, or different whole numbers such as 0,3,4"
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class Grid:
     """What one run asks for; `trials` spells it out."""
@@ -174,7 +194,7 @@ class Grid:
     n_classes: int
     entries: tuple[Entry, ...]
     levels: tuple[str, ...] = LEVELS
-    seeds: int = 1
+    seeds: int | Sequence[int] = 1
     protocol: str = "transductive"
     selection: str = "stratified"
     schedule: str = "quick"
@@ -186,7 +206,7 @@ class Grid:
         levels = [str(Level.parse(level)) for level in self.levels]
         return [
             self._trial(entry, level, seed)
-            for seed in range(self.seeds)
+            for seed in seed_list(self.seeds)
             for entry in self.entries
             for level in dict.fromkeys(levels)
         ]

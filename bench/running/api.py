@@ -17,7 +17,7 @@ from bench.core import machine, splits
 from bench.core.errors import BenchError, WriteError
 from bench.core.files import check_writable
 from bench.core.levels import suitable_levels
-from bench.core.trial import Grid, check_suitable
+from bench.core.trial import Grid, check_suitable, seed_list
 from bench.data import datasets
 from bench.records.store import Store
 from bench.running.cluster import Cluster, dask_cluster
@@ -46,7 +46,7 @@ class Wish:
 
     methods: Sequence[str] | None = None
     levels: Sequence[str] = ("shares",)
-    seeds: int = 1
+    seeds: int | Sequence[int] = 1
     protocol: str = "transductive"
     selection: str = "stratified"
     schedule: str = "quick"
@@ -250,8 +250,7 @@ def _check_options(
     rerun: str | None,
 ) -> None:
     """Refuse what would otherwise be found wrong too late, or not at all."""
-    if wish.seeds < 1:
-        raise BenchError(f"seeds is {wish.seeds}; expected at least 1")
+    seed_list(wish.seeds)
     if timeout_s is not None and not timeout_s > 0:
         raise BenchError(
             f"timeout_s is {timeout_s}; expected seconds above 0, or None for no limit"
