@@ -248,11 +248,17 @@ def misnamed(table: npt.ArrayLike) -> str | None:
 
 
 def misnamed_trial(record: Record) -> str | None:
-    """What `misnamed` says of a record whose method has numbered its clusters itself."""
+    """What `misnamed` says of a record whose method has numbered its clusters itself.
+
+    It has to hold on the labelled images too: a method that has learnt little from few labels knows
+    at least these.
+    """
     named = record.get("n_labels") and record.get("cluster_names") is None
     if record["status"] != "ok" or not named:
         return None
     subsets = record["subsets"]
+    if "labelled" in subsets and not misnamed(subsets["labelled"]["contingency"]):
+        return None
     tables = [subsets[name]["contingency"] for name in ("all", "test") if name in subsets]
     return next(filter(None, map(misnamed, tables)), None)
 
