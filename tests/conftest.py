@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rig import Rig
 
 from bench.core.trial import Trial
 from bench.records import scoring as record
-from methods import registry
+from methods import plugins, registry
 from methods.method import Method, Tags
 
 # Workers of pytest-xdist that all use all cores mostly wait for each other's threads: each keeps
@@ -50,12 +51,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def entries(monkeypatch: pytest.MonkeyPatch) -> dict[str, registry.Entry]:
-    """The registered methods; what the test changes in the registry is forgotten after it."""
-    registry.discover()  # before the copy: a module registers its methods once per process
-    copy = dict(registry._entries)
+def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, registry.Entry]]:
+    """The registered methods; what the test changes in the registry is forgotten after it.
+
+    So are the plugins' files that it has imported: a module registers its methods once per process.
+    """
+    registry.discover()  # before the copy, for the same reason
+    copy, before = dict(registry._entries), set(sys.modules)
     monkeypatch.setattr(registry, "_entries", copy)
-    return copy
+    yield copy
+    for name in set(sys.modules) - before:
+        if name.startswith(f"{plugins.__name__}."):
+            del sys.modules[name]
 
 
 @pytest.fixture
