@@ -25,6 +25,7 @@ from bench.records.store import Store, read_record
 from bench.running import api
 from bench.running.plan import Plan, Surroundings
 from bench.show import terminal as reading
+from methods.registry import Entry
 
 SIMPLE = ["--plugin", str(PLUGINS / "simple.py")]
 HEAVY = ("torch", "sklearn", "pandas", "scipy", "numpy", "matplotlib")
@@ -56,7 +57,7 @@ def test_parse_seeds_refuses(text: str) -> None:
         parse_seeds(text)
 
 
-def test_names_are_arguments_and_seeds_a_list() -> None:
+def test_names_are_arguments_and_seeds_a_list(entries: dict[str, Entry]) -> None:
     words = ["run", "near", "blind", "--level", "5%", "--seeds", "0,3", "--dry-run"]
     ended = CliRunner().invoke(app, [*words, *SIMPLE, "--dataset", "digits"])
     assert ended.exit_code == 0, ended.output
