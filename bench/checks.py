@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.base import clone
 
 from bench.core import metrics, splits
+from bench.core.trial import said_of_changes
 from bench.data import datasets
 from bench.records import scoring
 from methods import registry
@@ -29,8 +30,6 @@ N_LABELS = 60
 NEEDS_LABELS = "it is tagged as one that needs labels"
 NOT_INDUCTIVE = "it is tagged as one that labels no new images"
 NO_PREDICT = "there is no predict(X) for new images: add it, or say tags = Tags(inductive=False)"
-
-
 LONGEST_CONSTRUCTOR = 1.0  # seconds
 
 
@@ -169,12 +168,8 @@ def check_parameters_unchanged(entry: Entry) -> None:
     X, y, _ = sample()
     before = build(entry).get_params(deep=False)
     after = fitted(entry, X, y).get_params(deep=False)
-    changed = [name for name in before if repr(before[name]) != repr(after[name])]
-    expect(
-        not changed,
-        "; ".join(f"fit changes {x} from {before[x]!r} to {after[x]!r}" for x in changed)
-        + ": leave parameters as they were given and work on copies",
-    )
+    said = said_of_changes(before, after)
+    expect(not said, said)
 
 
 def check_inputs_unchanged(entry: Entry) -> None:

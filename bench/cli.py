@@ -16,6 +16,27 @@ import typer
 from bench.core.errors import BenchError, WriteError
 from bench.core.shadows import check_methods
 from bench.options import (
+    All,
+    Backend,
+    Changes,
+    DatasetName,
+    Device,
+    DryRun,
+    Jobs,
+    Levels,
+    Memory,
+    Methods,
+    Names,
+    Plugins,
+    Precision,
+    Protocol,
+    Rerun,
+    Results,
+    Schedule,
+    Scheduler,
+    Seeds,
+    Selection,
+    Timeout,
     check_choice,
     parse_changes,
     parse_seeds,
@@ -32,10 +53,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-Results = Annotated[Path, typer.Option(help="Folder of the records and the leaderboard.")]
-Plugins = Annotated[
-    list[str] | None, typer.Option("--plugin", help="A file that registers methods; repeatable.")
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -75,41 +92,6 @@ def main() -> NoReturn:
         typer.echo(f"error: {error}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)
-
-
-All = Annotated[bool, typer.Option("--all", help="Every method.")]
-Methods = Annotated[list[str] | None, typer.Option(help="A method; repeat or use commas.")]
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[METHOD]...", help="Methods, as with --method.")
-]
-Levels = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="5% or 500; few: 10 to 500 labels, shares: 0 to 50 %; repeat or use commas. "
-        "[default: shares]"
-    ),
-]
-Seeds = Annotated[str, typer.Option(help="How many (3: 0, 1 and 2), or which: 0,3,4.")]
-Protocol = Annotated[str, typer.Option(help="transductive, inductive or inductive-55k.")]
-Selection = Annotated[str, typer.Option(help="stratified, random, first or representative.")]
-Schedule = Annotated[str, typer.Option(help="paper, quick or smoke.")]
-DatasetName = Annotated[str, typer.Option(help="fashion-mnist, digits, FILE.npz or a folder.")]
-Changes = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeatable.")]
-Jobs = Annotated[
-    str, typer.Option(help="Processes at a time, which share the threads; auto: one for each core.")
-]
-Timeout = Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")]
-Memory = Annotated[
-    str, typer.Option(help="Limit for one trial, with all that it starts: 512M, 8G or none.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[
-    str, typer.Option(help="fp32, bf16 or auto: bf16 where the device has it natively.")
-]
-Backend = Annotated[str, typer.Option(help="local or dask.")]
-Scheduler = Annotated[str | None, typer.Option(help="Address of the dask scheduler.")]
-Rerun = Annotated[str | None, typer.Option(help="stale, failed or all.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 
 @app.command()

@@ -1,13 +1,54 @@
-"""What is typed behind options, as values: lists, choices, times, parameters of methods."""
+"""The options of ``bench run``, and what is typed behind them as values: lists, times, changes."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from bench.core.errors import BenchError
+
+Results = Annotated[Path, typer.Option(help="Folder of the records and the leaderboard.")]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", help="A file that registers methods; repeatable.")
+]
+All = Annotated[bool, typer.Option("--all", help="Every method.")]
+Methods = Annotated[list[str] | None, typer.Option(help="A method; repeat or use commas.")]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="METHOD", help="Methods, as with --method.")
+]
+Levels = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="5% or 500; few: 10 to 500 labels, shares: 0 to 50 %; repeat or use commas. "
+        "[default: shares]"
+    ),
+]
+Seeds = Annotated[str, typer.Option(help="How many (3: 0, 1 and 2), or which: 0,3,4.")]
+Protocol = Annotated[str, typer.Option(help="transductive, inductive or inductive-55k.")]
+Selection = Annotated[str, typer.Option(help="stratified, random, first or representative.")]
+Schedule = Annotated[str, typer.Option(help="paper, quick or smoke.")]
+DatasetName = Annotated[str, typer.Option(help="fashion-mnist, digits, FILE.npz or a folder.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeatable.")]
+Jobs = Annotated[
+    str, typer.Option(help="Processes at a time, which share the threads; auto: one for each core.")
+]
+Timeout = Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")]
+Memory = Annotated[
+    str, typer.Option(help="Limit for one trial, with all that it starts: 512M, 8G or none.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[
+    str, typer.Option(help="fp32, bf16 or auto: bf16 where the device has it natively.")
+]
+Backend = Annotated[str, typer.Option(help="local or dask.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of the dask scheduler.")]
+Rerun = Annotated[str | None, typer.Option(help="stale, failed or all.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 _AS_PYTHON = {"true": "True", "false": "False", "null": "None", "none": "None"}
 

@@ -7,9 +7,9 @@ Our own method, of known parts, one configuration for every number of labels:
    nearest-neighbour graph of the features, with the classes' shares among the labels as priors.
    Without: several clustering heads learn the SCAN loss, and the one with the lowest loss counts.
 3. SimCLR's network goes on to learn from the labelled images, and by consistency between views of
-   all images (FixMatch). It starts with the images that are surest of their class as well, half and
-   half while labels are few; without labels they are all that it is taught. The running mean of its
-   weights is the result.
+   all images (FixMatch). The images that are surest of their class are taught beside the labelled
+   ones, half and half while labels are few; without labels they are all that is taught. The running
+   mean of its weights is the result.
 
 References
 ----------

@@ -28,7 +28,7 @@ from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.records.store import Store, dump_record, dump_views
 from bench.running import api, cluster, parcel
-from bench.running.cluster import Cluster, Node, SchedulerLost
+from bench.running.cluster import Cluster, Node, SchedulerLost, Start
 from bench.running.execution import Outcome
 from bench.running.job import Job
 from bench.running.parcel import Answer, Parcel, carry_out, pack, receive
@@ -377,15 +377,7 @@ def test_a_lost_scheduler_ends_a_run_as_ctrl_c_does(
     plan = Plan(tasks, [], [], [])
     store = Store(Path(job.results))
     with Display(Console(quiet=True), len(levels), None) as display:
-        ran = Runner(
-            plan,
-            Limits(),
-            store,
-            tmp_path / "logs",
-            display,
-            lambda: None,
-            cluster=Cluster(start, (NODE,), "m"),
-        )
+        ran = runner_on(start, plan, store, display)
         summary = ran.run()
     assert (summary.counts, summary.stopped, summary.exit_status) == ({"ok": 1}, True, 1)
     assert [record["trial"]["level"] for record in store] == ["5%"]
@@ -395,6 +387,13 @@ def test_a_lost_scheduler_ends_a_run_as_ctrl_c_does(
         "stopped, because the dask scheduler is gone, with 3 trials left; what is done is kept, "
         "and the same command goes on from there\n"
     )
+
+
+def runner_on(start: Start, plan: Plan, store: Store, display: Display) -> Runner:
+    """A runner whose jobs are handed over by `start`."""
+    cluster = Cluster(start, (NODE,), "m")
+    logs = store.results.parent / "logs"
+    return Runner(plan, Limits(), store, logs, display, lambda: None, cluster=cluster)
 
 
 def test_a_job_that_was_lost_there_is_a_crash(
@@ -410,15 +409,7 @@ def test_a_job_that_was_lost_there_is_a_crash(
     plan = Plan([Task(replace(job, device="cuda"))], [], [], [])
     store = Store(Path(job.results))
     with Display(Console(quiet=True), 1, None) as display:
-        ran = Runner(
-            plan,
-            Limits(),
-            store,
-            tmp_path / "logs",
-            display,
-            lambda: None,
-            cluster=Cluster(start, (NODE,), "m"),
-        )
+        ran = runner_on(start, plan, store, display)
         assert ran.run().counts == {"crashed": 1}
     (record,) = store
     assert record["error"]["message"] == "RuntimeError: killed worker"

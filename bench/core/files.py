@@ -45,14 +45,13 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def said_if_unwritable(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write `path` into one sentence, a `WriteError`."""
+def said_if_unwritable(path: Path, cure: str = "give another --results") -> Iterator[None]:
+    """Turn the system's refusal to write `path` into one sentence with its cure, a `WriteError`."""
     try:
         yield
     except OSError as error:
         raise WriteError(
-            f"{path} cannot be written ({error.strerror or error}); make room there, or give "
-            "another --results"
+            f"{path} cannot be written ({error.strerror or error}); make room there, or {cure}"
         ) from error
 
 

@@ -165,6 +165,16 @@ def method_of(trial: Trial) -> Method:
     return registry.get(trial.method).cls(**params, random_state=trial.seed)
 
 
+def said_of_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What to say of a fit that has changed its parameters, a default that grows; else nothing.
+
+    The record tells the parameters, and the next fit would have others.
+    """
+    changed = [name for name in before if repr(before[name]) != repr(after[name])]
+    said = "; ".join(f"fit changes {x} from {before[x]!r} to {after[x]!r}" for x in changed)
+    return said and f"{said}: leave parameters as they were given and work on copies"
+
+
 def seed_list(given: int | Sequence[int]) -> tuple[int, ...]:
     """The seeds that are meant: 3 are 0, 1 and 2; a sequence names each.
 

@@ -23,9 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from bench.core.errors import BenchError
-from bench.core.files import written_whole
+from bench.core.files import said_if_unwritable, written_whole
 from bench.data import content, folder, idx, npz
 from bench.data.fashion_mnist import FASHION_MNIST, IdxSource, Log, named_folder, search
+
+CACHE_CURE = "set BENCH_CACHE to a folder that can be written"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -194,7 +196,7 @@ def _write_copy(home: Path, X: np.ndarray, y: np.ndarray) -> None:
     Two processes may do this at once: both write the same content, and a reader that has
     already mapped the older file keeps it.
     """
-    with _said_if_it_cannot_be_written(home):
+    with said_if_unwritable(home, CACHE_CURE):
         for name, array in (("X.npy", X), ("y.npy", y)):
             with written_whole(home / name) as file:
                 np.save(file, array, allow_pickle=False)
@@ -206,21 +208,10 @@ def _workplace(home: Path) -> Iterator[Path]:
 
     A killed process leaves its folder behind, where nothing ever reads it.
     """
-    with _said_if_it_cannot_be_written(home):
+    with said_if_unwritable(home, CACHE_CURE):
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=home) as work:
             yield Path(work)
-
-
-@contextmanager
-def _said_if_it_cannot_be_written(home: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BenchError(
-            f"Cannot write to the cache folder {home}: {error.strerror or error}. "
-            "Make room there, or set BENCH_CACHE to a folder that can be written."
-        ) from error
 
 
 def _digest(X: np.ndarray, y: np.ndarray, n_train: int) -> str:
@@ -277,7 +268,7 @@ def _read_images(path: Path, say: Log) -> content.Own:
             say(f"the copy {copy} of {path} is damaged ({error}); reading the images again")
     own = folder.read(path)
     arrays = {"X": own.X, "y": own.y, "n_train": own.n_train, "class_names": own.class_names}
-    with _said_if_it_cannot_be_written(copy.parent), written_whole(copy) as file:
+    with said_if_unwritable(copy.parent, CACHE_CURE), written_whole(copy) as file:
         np.savez(file, **arrays, warnings=np.array(own.warnings, dtype=str))  # type: ignore[arg-type]
     return own
 

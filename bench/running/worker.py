@@ -21,7 +21,7 @@ import numpy as np
 from bench.core import machine, splits
 from bench.core.errors import BenchError
 from bench.core.levels import Level
-from bench.core.trial import Trial, canonical_digest, fitted_as, method_of
+from bench.core.trial import Trial, canonical_digest, fitted_as, method_of, said_of_changes
 from bench.data import datasets
 from bench.records import scoring, views
 from bench.records.scoring import Record
@@ -203,7 +203,8 @@ class Worker:
         start = time.perf_counter()
         method.fit(self.X, y, context=context)
         fitted = time.perf_counter()
-        _check_unchanged(before, given)
+        if said := said_of_changes(before, given):
+            raise BenchError(said)
         known = self.data.n_classes if (y >= 0).any() and self.entry.tags.uses_labels else None
         arrays = {"labels": scoring.check_output(method.labels_, len(y), "labels_", known)}
         if self.parts.n_test:
@@ -314,19 +315,6 @@ class Worker:
                 "headline": finished.get("headline"),
                 "message": scoring.error_message(finished),
             }
-        )
-
-
-def _check_unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Refuse a fit that has changed a parameter in place, a default that grows say.
-
-    The record tells the parameters, and the next fit would have others.
-    """
-    changed = [name for name in before if repr(before[name]) != repr(after[name])]
-    if changed:
-        raise BenchError(
-            "; ".join(f"fit changes {x} from {before[x]!r} to {after[x]!r}" for x in changed)
-            + ": leave parameters as they were given and work on copies"
         )
 
 
