@@ -82,7 +82,7 @@ class Blind(Method):
         """Fit images ``(n, h, w[, c])``."""
         rows = flatten(check_images(X))
         self.labels_ = nearest(rows, spread(rows, self.n_clusters, self.random_state))
-        print(f"blind has fitted, OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}")
+        print(f"blind has fitted, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}")
         return self
 
 
