@@ -14,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.checks import NAMES, Outcome, run_checks, traceback_of
 from bench.core.errors import BenchError
 from bench.running import child, execution
 from methods import registry
 from methods.registry import Entry, Problem, RegistryError
+from methods.testing import NAMES, Outcome, run_checks, traceback_of
 
 LOADING = "import"  # what the process does before its first check
 Told = tuple[str, Outcome]

@@ -359,3 +359,13 @@ def check_like_fitted(method: Any, X: np.ndarray) -> np.ndarray:
 def flatten(X: np.ndarray) -> np.ndarray:
     """Images as float32 rows ``(n, height·width·channels)`` with pixels in [0, 1]."""
     return X.reshape(len(X), -1).astype(np.float32) / 255
+
+
+def said_of_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What to say of a fit that has changed its parameters, a default that grows; else nothing.
+
+    The record tells the parameters, and the next fit would have others.
+    """
+    changed = [name for name in before if repr(before[name]) != repr(after[name])]
+    said = "; ".join(f"fit changes {x} from {before[x]!r} to {after[x]!r}" for x in changed)
+    return said and f"{said}: leave parameters as they were given and work on copies"

@@ -8,7 +8,6 @@ import, or that takes a name already taken, becomes a `Problem`; the others stil
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -27,9 +26,8 @@ from typing import Any, TypeVar
 
 from methods import plugins as plugin_files
 from methods.method import Method, StageRequest, Tags
+from methods.names import ENTRY_POINT_GROUP, NOT_PLUGINS, did_you_mean, said_of_unknown
 
-ENTRY_POINT_GROUP = "bench.methods"
-NOT_PLUGINS = {"method", "plugins", "registry", "toolkit"}
 AnyMethod = TypeVar("AnyMethod", bound=type)
 
 
@@ -179,16 +177,8 @@ def get(name: str) -> Entry:
     RegistryError : no such method; the message suggests the nearest name.
     """
     if name not in _entries:
-        raise RegistryError(
-            f"no method is called {name!r}; `bench list` shows all" + did_you_mean(name, _entries)
-        )
+        raise RegistryError(said_of_unknown(name, _entries))
     return _entries[name]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the known word nearest to `word`, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from bench.checks import sample
+from bench.core import splits
+from bench.data import datasets
 from methods import method, registry
 from methods.method import Context, Method
 from methods.registry import Entry
@@ -57,6 +58,14 @@ SHORT_MATCHING = {"steps": 3, "batch_size": 60, "mu": 5, "threshold": 0.2, "ema"
 UNANNOUNCED: dict[str, dict[str, Any]] = {"neighbours": {"k": 5}}  # their input is another stage's
 
 Outcome = dict[str, Any]
+
+
+def sample(n_labels: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """300 digits: images ``(300, 8, 8)``, labels with -1 where hidden, and the truth."""
+    digits = datasets.load("digits")
+    X, truth = np.array(digits.X[:300]), digits.y[:300]
+    chosen = splits.labelled_indices(truth, n_labels, "stratified", 0)
+    return X, splits.reveal(truth, chosen), truth
 
 
 def names() -> list[str]:

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from bench import checking, checks
-from bench.checks import Outcome, run_checks
+from bench import checking
 from bench.cli import app
 from bench.core.errors import BenchError
 from bench.running import child
+from methods import testing as checks
 from methods.method import Method, flatten
 from methods.registry import Entry
+from methods.testing import Outcome, run_checks
 
 PLUGIN = '''
 import json

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import checks
-from bench.checks import CHECKS, run_checks
 from bench.core.trial import Trial, fitted_as
 from methods import registry
+from methods import testing as checks
 from methods.method import Arrays, Context, Method, Tags
 from methods.registry import Entry
+from methods.testing import CHECKS, run_checks
 
 PROBLEMS = registry.discover()
 # These fit anew, stages and all: whether two fits agree, and what a fit leaves of its input.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from contexts import Recording
+from fixed_fits import sample
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from bench.checks import sample
 from methods.graphs import (
     Laplace,
     Poisson,

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 from contexts import Recording
+from fixed_fits import sample
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from bench.checks import sample
 from methods.manifold import N2D, SSUMAP, ManifoldMethod, digests
 from methods.registry import get
 from methods.toolkit.naming import cluster_of_each_class

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from contexts import Recording, killed_and_resumed
+from fixed_fits import sample
 from torch import nn
 from torch.nn import functional as F
 
-from bench.checks import sample
 from methods.fixmatch import FixMatch
 from methods.method import UNLABELLED
 from methods.spread_and_match import SpreadAndMatch, surest, training_rows

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from fixed_fits import sample
 from sklearn.linear_model import LogisticRegression
 
-from bench.checks import sample
 from methods.method import UNLABELLED
 from methods.probes import LinearProbe, SelfTraining
 

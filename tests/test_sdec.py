@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from contexts import Recording, killed_and_resumed
+from fixed_fits import sample
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import methods.sdec
-from bench.checks import sample
 from methods.baselines import FeatureKMeans
 from methods.dcec import DCEC
 from methods.method import Context

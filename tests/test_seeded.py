@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from contexts import Recording
+from fixed_fits import sample
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
 
-from bench.checks import sample
 from methods.baselines import FeatureKMeans
 from methods.method import UNLABELLED, Context, derive_seed
 from methods.registry import get

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.core import splits
+from bench.core.choices import PROTOCOLS
 from bench.core.errors import BenchError
 from bench.core.levels import LEVELS, Level
 
@@ -206,7 +207,7 @@ def test_partition_of_fashion_mnist(protocol, fit, validation, test):
 
 
 @unhurried
-@given(st.integers(13, 500), st.data(), st.sampled_from(splits.PROTOCOLS))
+@given(st.integers(13, 500), st.data(), st.sampled_from(PROTOCOLS))
 def test_every_instance_is_in_one_part(n, data, protocol):
     n_train = data.draw(st.integers(12, n - 1))
     parts = splits.partition(protocol, n, n_train)
@@ -231,7 +232,7 @@ def test_partition_of_other_sizes():
         ("inductive-55k", 100, 11, "at least 12 instances.*use protocol inductive"),
         ("transductive", 100, 0, "0 of 100 instances is impossible"),
         ("inductive", 100, 101, "101 of 100 instances is impossible"),
-        ("deductive", 100, 50, "Unknown protocol 'deductive': use one of transductive, inductive"),
+        ("deductive", 100, 50, "protocol is 'deductive'; expected one of transductive, inductive"),
     ],
 )
 def test_impossible_partitions_are_refused(protocol, n, n_train, message):
@@ -360,7 +361,7 @@ def test_stratified_skips_class_numbers_without_instances():
     [
         (([0, 1, 2], 2, "stratified", 0), "2 .* over 3 classes: ask for at least 3"),
         (([0, 1, 2], 2, "representative", 0), r"made by the method.*select\(\)"),
-        (([0, 1, 2], 2, "best", 0), "Unknown selection 'best': use one of stratified, random"),
+        (([0, 1, 2], 2, "best", 0), "selection is 'best'; expected one of stratified, random"),
         (([0, 1, 2], 4, "random", 0), "4 labels of 3 instances are impossible"),
         (([0, 1, 2], -1, "random", 0), "-1 labels of 3 instances are impossible"),
         (([0, 1, 2], 2, "random", -1), "Seed -1 is negative"),

@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.core.choices import PRECISIONS, PROTOCOLS, SCHEDULES, SELECTIONS
 from bench.core.errors import BenchError
 from bench.core.levels import LEVELS
-from bench.core.splits import PROTOCOLS, SELECTIONS
 from bench.core.trial import (
-    PRECISIONS,
-    SCHEDULES,
     Grid,
     Trial,
     canonical_digest,

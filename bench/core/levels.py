@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 from bench.core.errors import BenchError
+from methods.names import did_you_mean
 
 LEVELS: tuple[str, ...] = ("0%", "1%", "3%", "5%", "10%", "20%", "30%", "50%")
 FEW: tuple[str, ...] = ("10", "20", "40", "100", "250", "500")
@@ -154,5 +155,6 @@ def _check_level(level: str, protocol: str, selection: str, n_fit: int, n_classe
 def _neither_share_nor_count(text: str) -> str:
     return (
         f"Level {text!r} is neither a share nor a count: write a share of the instances as `5%`, "
-        "a number of labels as `500`."
+        "a number of labels as `500`, or shares or few for those of a board"
+        + did_you_mean(text, NAMED_LEVELS)
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import cgroup
+from bench.core.choices import check_choices
 from bench.core.errors import BenchError
 
 NVIDIA = Path("/dev/nvidiactl")  # there where its driver is loaded
@@ -62,13 +63,30 @@ def resolve_device(device: str) -> str:
     """
     import torch
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise BenchError(f"device is {device!r}; expected auto, cpu or cuda")
+    check_choices(device=device)
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchError("device is 'cuda', but torch finds no CUDA device; use --device cpu")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
+
+
+def parse_jobs(jobs: int | str) -> int | None:
+    """The number of processes that is meant; None for ``"auto"``.
+
+    Raises
+    ------
+    BenchError : neither ``"auto"`` nor a whole number from 1 on.
+    """
+    if jobs == "auto":
+        return None
+    if isinstance(jobs, str) and jobs.isascii() and jobs.isdigit():
+        jobs = int(jobs)
+    if not isinstance(jobs, int) or isinstance(jobs, bool):
+        raise BenchError(f"jobs is {jobs!r}; expected a whole number, at least 1, or auto")
+    if jobs < 1:
+        raise BenchError(f"jobs is {jobs}; expected at least 1")
+    return jobs
 
 
 def resolve_jobs(jobs: int | str, device: str) -> int:
@@ -79,14 +97,10 @@ def resolve_jobs(jobs: int | str, device: str) -> int:
 
     Raises
     ------
-    BenchError : neither ``"auto"`` nor a whole number.
+    BenchError : neither ``"auto"`` nor a whole number from 1 on.
     """
-    if isinstance(jobs, int):
-        return jobs
-    if jobs != "auto":
-        if not jobs.isascii() or not jobs.isdigit():
-            raise BenchError(f"jobs is {jobs!r}; expected a whole number, at least 1, or auto")
-        return int(jobs)
+    if (number := parse_jobs(jobs)) is not None:
+        return number
     no_gpu = device == "cpu" or not NVIDIA.exists()  # cheaper than to import torch and ask it
     if no_gpu or resolve_device(device) == "cpu":
         return max(1, min(core_count(), int(memory_gib() / MEMORY_OF_A_JOB)))

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.core.choices import check_choices
 from bench.core.errors import BenchError
 
 IntArray = npt.NDArray[np.int64]
-SELECTIONS: tuple[str, ...] = ("stratified", "random", "first", "representative")
-PROTOCOLS: tuple[str, ...] = ("transductive", "inductive", "inductive-55k")
 # Keeps the random numbers of one purpose apart from those of another with the same seed.
 _STREAMS = {"stratified": 1, "random": 2}
 
@@ -61,7 +60,7 @@ def partition(protocol: str, n: int, n_train: int) -> Partition:
     Parameters
     ----------
     protocol : str
-        One of `PROTOCOLS`.
+        One of `choices.PROTOCOLS`.
     n : int
         Number of instances.
     n_train : int
@@ -72,7 +71,7 @@ def partition(protocol: str, n: int, n_train: int) -> Partition:
     BenchError
         If the protocol is unknown, the numbers are no division, or a part would be empty.
     """
-    _check_choice("protocol", protocol, PROTOCOLS)
+    check_choices(protocol=protocol)
     if not 1 <= n_train <= n:
         raise BenchError(
             f"A training part of {n_train:,} of {n:,} instances is impossible: "
@@ -109,7 +108,7 @@ def labelled_indices(y: npt.ArrayLike, n_labels: int, selection: str, seed: int)
     n_labels : int
         How many are revealed, from 0 to n.
     selection : str
-        One of `SELECTIONS`, but `representative`: there the method's `select` chooses.
+        One of `choices.SELECTIONS`, but `representative`: there the method's `select` chooses.
     seed : int
         From 0. It has no effect on `first`.
 
@@ -281,7 +280,7 @@ def digest(indices: npt.ArrayLike, n: int) -> str:
 
 
 def _check_request(n_labels: int, n: int, selection: str, seed: int) -> None:
-    _check_choice("selection", selection, SELECTIONS)
+    check_choices(selection=selection)
     if selection == "representative":
         raise BenchError(
             "Selection representative is made by the method: take the indices from its select() "
@@ -293,11 +292,6 @@ def _check_request(n_labels: int, n: int, selection: str, seed: int) -> None:
         )
     if seed < 0:
         raise BenchError(f"Seed {seed} is negative: give a seed from 0.")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise BenchError(f"Unknown {name} {value!r}: use one of {', '.join(choices)}.")
 
 
 def _integers(name: str, values: npt.ArrayLike) -> IntArray:

@@ -11,15 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from bench.core.choices import check_choices, seed_list
 from bench.core.errors import BenchError
 from bench.core.levels import LEVELS, Level
-from bench.core.splits import PROTOCOLS, SELECTIONS
 from methods import registry
 from methods.method import Method
 from methods.registry import Entry
-
-SCHEDULES = ("paper", "quick", "smoke")
-PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def canonical_digest(value: Any) -> str:
@@ -72,14 +69,12 @@ class Trial:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        for what, given, known in (
-            ("protocol", self.protocol, PROTOCOLS),
-            ("selection", self.selection, SELECTIONS),
-            ("schedule", self.schedule, SCHEDULES),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if given not in known:
-                raise BenchError(f"{what} is {given!r}; expected one of {', '.join(known)}")
+        check_choices(
+            protocol=self.protocol,
+            selection=self.selection,
+            schedule=self.schedule,
+            precision=self.precision,
+        )
         check_name("dataset", self.dataset)
         check_name("method", self.method)
         if str(Level.parse(self.level)) != self.level:
@@ -163,36 +158,6 @@ def method_of(trial: Trial) -> Method:
     """
     params = copy.deepcopy(dict(trial.params))
     return registry.get(trial.method).cls(**params, random_state=trial.seed)
-
-
-def said_of_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What to say of a fit that has changed its parameters, a default that grows; else nothing.
-
-    The record tells the parameters, and the next fit would have others.
-    """
-    changed = [name for name in before if repr(before[name]) != repr(after[name])]
-    said = "; ".join(f"fit changes {x} from {before[x]!r} to {after[x]!r}" for x in changed)
-    return said and f"{said}: leave parameters as they were given and work on copies"
-
-
-def seed_list(given: int | Sequence[int]) -> tuple[int, ...]:
-    """The seeds that are meant: 3 are 0, 1 and 2; a sequence names each.
-
-    Raises
-    ------
-    BenchError : no seed, one that is no whole number from 0 on, or one twice.
-    """
-    if isinstance(given, int) and not isinstance(given, bool):
-        if given < 1:
-            raise BenchError(f"seeds is {given}; expected at least 1, or a list such as 0,3,4")
-        return tuple(range(given))
-    found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
-    whole = [isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in found]
-    if not found or not all(whole) or len(set(found)) < len(found):
-        raise BenchError(
-            f"seeds is {given!r}; expected how many, or different whole numbers such as 0,3,4"
-        )
-    return found
 
 
 @dataclass(frozen=True)

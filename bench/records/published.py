@@ -18,9 +18,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from bench.core.choices import PRECISIONS
 from bench.core.errors import BenchError
 from bench.core.levels import Level
-from bench.core.trial import PRECISIONS, Grid, Trial
+from bench.core.trial import Grid, Trial
 from bench.data.fashion_mnist import FASHION_MNIST
 from bench.records.scoring import Record
 from bench.records.store import Store, read_record

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from bench.core import metrics
 from bench.core.errors import BenchError
 from bench.core.trial import Trial, fitted_as
+from methods.toolkit.naming import misnamed
 
 SCHEMA = 1
 Status = Literal["ok", "failed", "timeout", "out-of-memory", "crashed", "n/a"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-MISNAMED = 0.2  # ACC above accuracy; of 653 tables of methods here the most is 0.06
 OF_OK = ("n_labels", "headline", "subsets", "cluster_sizes", "cost", "environment", "history")
 
 
@@ -231,20 +231,9 @@ def _check_claim(what: str, claimed: float | None, found: float | None) -> None:
         raise BenchError(f"its {what} is {claimed}, but its contingency tables give {found}")
 
 
-def misnamed(table: npt.ArrayLike) -> str | None:
-    """What to say where clusters are right but for their numbers; None where they are not so.
-
-    Parameters
-    ----------
-    table : ``(n_classes, n_clusters + 1)`` of a method that has seen labels, as `score` gives it.
-    """
-    found, mapped = metrics.accuracy(contingency=table), metrics.acc(contingency=table)
-    if mapped - found <= MISNAMED:
-        return None
-    return (
-        f"cluster j is not class j: accuracy is {found:.3f}, but {mapped:.3f} under the best "
-        "one-to-one mapping"
-    )
+def _misnamed(table: npt.ArrayLike) -> str | None:
+    """What `misnamed` says of a table ``(n_classes, n_clusters + 1)``, as `score` gives it."""
+    return misnamed(metrics.accuracy(contingency=table), metrics.acc(contingency=table))
 
 
 def misnamed_trial(record: Record) -> str | None:
@@ -257,10 +246,10 @@ def misnamed_trial(record: Record) -> str | None:
     if record["status"] != "ok" or not named:
         return None
     subsets = record["subsets"]
-    if "labelled" in subsets and not misnamed(subsets["labelled"]["contingency"]):
+    if "labelled" in subsets and not _misnamed(subsets["labelled"]["contingency"]):
         return None
     tables = [subsets[name]["contingency"] for name in ("all", "test") if name in subsets]
-    return next(filter(None, map(misnamed, tables)), None)
+    return next(filter(None, map(_misnamed, tables)), None)
 
 
 def headline_name(protocol: str, n_labels: int) -> tuple[str, str]:

@@ -16,8 +16,6 @@ from bench.running.job import Job
 from bench.running.stages import StageStore
 from methods import registry
 
-RERUNS = ("stale", "failed", "all")
-
 
 @dataclass(frozen=True)
 class Task:

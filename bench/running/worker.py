@@ -21,7 +21,7 @@ import numpy as np
 from bench.core import machine, splits
 from bench.core.errors import BenchError
 from bench.core.levels import Level
-from bench.core.trial import Trial, canonical_digest, fitted_as, method_of, said_of_changes
+from bench.core.trial import Trial, canonical_digest, fitted_as, method_of
 from bench.data import datasets
 from bench.records import scoring, views
 from bench.records.scoring import Record
@@ -34,7 +34,7 @@ from bench.running.job import Job
 from bench.running.libraries import import_libraries
 from bench.running.stages import ArrayStore, DigestMemo, StageKey, StageStore
 from methods import registry
-from methods.method import Arrays, Method, StageRequest
+from methods.method import Arrays, Method, StageRequest, said_of_changes
 
 
 @dataclass

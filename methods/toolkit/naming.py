@@ -8,6 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from methods.method import UNLABELLED
 from methods.toolkit.votes import count_votes
 
+MISNAMED = 0.2  # ACC above accuracy; of 653 tables of methods here the most is 0.06
+
 
 def cluster_of_each_class(y: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:
     """The cluster ``(n_clusters,)`` of each class, one to one; without labels cluster j of class j.
@@ -25,3 +27,19 @@ def cluster_of_each_class(y: np.ndarray, clusters: np.ndarray, n_clusters: int) 
     votes = np.zeros((n_clusters, n_clusters))
     votes[:, : y.max() + 1] = count_votes(y, clusters, n_clusters)
     return linear_sum_assignment(votes.T, maximize=True)[1]
+
+
+def misnamed(accuracy: float, acc: float) -> str | None:
+    """What to say where clusters are right but for their numbers; None where they are not so.
+
+    Parameters
+    ----------
+    accuracy, acc : the share that is right if cluster j is class j, and under the best one-to-one
+        mapping of clusters to classes.
+    """
+    if acc - accuracy <= MISNAMED:
+        return None
+    return (
+        f"cluster j is not class j: accuracy is {accuracy:.3f}, but {acc:.3f} under the best "
+        "one-to-one mapping"
+    )
