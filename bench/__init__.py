@@ -4,7 +4,11 @@ In Python, ``bench.run(...)`` is what the command ``bench run`` calls, and
 ``bench.load_results(folder)`` gives the records as a pandas DataFrame.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.python import run
+    from bench.records.store import load_results
 
 __all__ = ["load_results", "run"]
 
@@ -16,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         check_methods()
     if name == "run":
-        from bench.running.api import run
+        from bench.python import run
 
         return run
     if name == "load_results":

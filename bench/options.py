@@ -1,37 +1,77 @@
-"""The options of ``bench run``, and what is typed behind them as values: lists, times, changes."""
+"""The options of the commands, what is typed behind them as values, and what a shell completes.
+
+Nothing here imports a method: what is misspelt is said at once.
+"""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from bench.core.choices import CHOICES, RESULTS_VARIABLE
 from bench.core.errors import BenchError
+from bench.core.levels import FEW, LEVELS, NAMED_LEVELS, Level
+from methods.names import said_of_unknown, scan
 
-Results = Annotated[Path, typer.Option(help="Folder of the records and the leaderboard.")]
+
+def _complete(words: Callable[[typer.Context], Iterable[str]]) -> Callable[..., list[str]]:
+    """What a shell offers of `words` for the last one of a list with commas."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{word}" for word in words(ctx) if word.startswith(last)]
+
+    return complete
+
+
+def _known_methods(ctx: typer.Context) -> tuple[str, ...]:
+    """The names that the files tell: completion must not wait for torch."""
+    return scan(ctx.params.get("plugin") or ()).names
+
+
+def choice(what: str, help: str, *names: str) -> Any:
+    """An option that takes one of `choices.CHOICES`, which a shell completes."""
+    return typer.Option(*names, help=help, autocompletion=_complete(lambda _: CHOICES[what]))
+
+
+METHODS = _complete(_known_methods)
+LEVEL_NAMES = _complete(lambda _: (*NAMED_LEVELS, *LEVELS, *FEW))
+
+Results = Annotated[
+    Path, typer.Option(envvar=RESULTS_VARIABLE, help="Folder of the records and the leaderboard.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For a program.")]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="A file that registers methods; repeatable.")
 ]
 All = Annotated[bool, typer.Option("--all", help="Every method.")]
-Methods = Annotated[list[str] | None, typer.Option(help="A method; repeat or use commas.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(help="A method; repeat or use commas.", autocompletion=METHODS),
+]
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="METHOD", help="Methods, as with --method.")
+    list[str] | None,
+    typer.Argument(metavar="METHOD", help="Methods, as with --method.", autocompletion=METHODS),
 ]
 Levels = Annotated[
     list[str] | None,
     typer.Option(
-        help="5% or 500; few: 10 to 500 labels, shares: 0 to 50 %; repeat or use commas. "
-        "[default: shares]"
+        help="5% (a share) or 500 (labels); few: 10 to 500 labels, shares: 0 to 50 %; repeat or "
+        "use commas.",
+        show_default="shares",
+        autocompletion=LEVEL_NAMES,
     ),
 ]
 Seeds = Annotated[str, typer.Option(help="How many (3: 0, 1 and 2), or which: 0,3,4.")]
-Protocol = Annotated[str, typer.Option(help="transductive, inductive or inductive-55k.")]
-Selection = Annotated[str, typer.Option(help="stratified, random, first or representative.")]
-Schedule = Annotated[str, typer.Option(help="paper, quick or smoke.")]
+Protocol = Annotated[str, choice("protocol", "transductive, inductive or inductive-55k.")]
+Selection = Annotated[str, choice("selection", "stratified, random, first or representative.")]
+Schedule = Annotated[str, choice("schedule", "paper, quick or smoke.")]
 DatasetName = Annotated[str, typer.Option(help="fashion-mnist, digits, FILE.npz or a folder.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="METHOD.PARAM=VALUE; repeatable.")]
 Jobs = Annotated[
@@ -41,13 +81,13 @@ Timeout = Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or
 Memory = Annotated[
     str, typer.Option(help="Limit for one trial, with all that it starts: 512M, 8G or none.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, choice("device", "auto, cpu or cuda.")]
 Precision = Annotated[
-    str, typer.Option(help="fp32, bf16 or auto: bf16 where the device has it natively.")
+    str, choice("precision", "fp32, bf16 or auto: bf16 where the device has it natively.")
 ]
-Backend = Annotated[str, typer.Option(help="local or dask.")]
+Backend = Annotated[str, choice("backend", "local or dask.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of the dask scheduler.")]
-Rerun = Annotated[str | None, typer.Option(help="stale, failed or all.")]
+Rerun = Annotated[str | None, choice("rerun", "stale, failed or all.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")]
 
 _AS_PYTHON = {"true": "True", "false": "False", "null": "None", "none": "None"}
@@ -58,11 +98,32 @@ def split_commas(values: list[str]) -> list[str]:
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
 
 
-def check_choice(option: str, given: str | None, known: tuple[str | None, ...]) -> None:
-    """Refuse a value that an option does not have."""
-    if given not in known:
-        words = ", ".join(word for word in known if word)
-        raise BenchError(f"{option} is {given!r}; expected one of {words}")
+def check_methods_known(names: Iterable[str], plugins: Sequence[str | Path] = ()) -> None:
+    """Refuse a name that no method can have, before anything is imported.
+
+    Raises
+    ------
+    BenchError : there is none; the message suggests the nearest name.
+    """
+    found = scan(plugins)
+    for name in names:
+        if found.complete and name not in found.names:
+            raise BenchError(said_of_unknown(name, found.names))
+
+
+def check_levels(levels: Iterable[str]) -> None:
+    """Refuse what is neither a level nor the name of some.
+
+    Raises
+    ------
+    BenchError : it is neither, or there is none.
+    """
+    given = list(levels)
+    if not given:
+        raise BenchError("no level is given; expected some such as 5% or 500")
+    for level in given:
+        if level not in NAMED_LEVELS:
+            Level.parse(level)
 
 
 def parse_timeout(text: str) -> float | None:

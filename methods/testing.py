@@ -21,11 +21,14 @@ from sklearn.base import clone
 
 from methods import registry
 from methods.method import UNLABELLED, Arrays, Context, Method, said_of_changes
-from methods.registry import Entry, RegistryError
+from methods.registry import Entry, Problem, RegistryError
 from methods.toolkit.naming import cluster_of_each_class, misnamed
 
 if TYPE_CHECKING:
     pass
+
+if TYPE_CHECKING:
+    import pytest
 
 N_IMAGES = 300
 N_LABELS = 60
@@ -366,10 +369,11 @@ def parametrize_with_checks(methods: Iterable[str | Path | type[Method]]) -> pyt
     """
     import pytest
 
-    problems = registry.discover(one for one in methods if _is_file(one))
+    wanted = list(methods)
+    problems = registry.discover(one for one in wanted if _is_file(one))
     cases = [
         pytest.param(entry, _with_skips(check), id=f"{entry.name}-{name}")
-        for one in methods
+        for one in wanted
         for entry in _entries_of(one, problems)
         for name, check in zip(NAMES, CHECKS, strict=True)
     ]
@@ -380,16 +384,15 @@ def _is_file(method: object) -> bool:
     return isinstance(method, Path) or (isinstance(method, str) and method.endswith(".py"))
 
 
-def _entries_of(method: str | Path | type[Method], problems: list[registry.Problem]) -> list[Entry]:
+def _entries_of(method: str | Path | type[Method], problems: Iterable[Problem]) -> list[Entry]:
     """The entries that one element of `parametrize_with_checks` stands for."""
     if isinstance(method, type):
         found = [entry for entry in map(registry.get, registry.names()) if entry.cls is method]
         none = f"{method.__name__} is not registered; decorate it with @register('name')"
     elif _is_file(method):
+        origins = {str(Path(method)), str(Path(method).resolve())}
         for problem in problems:
-            if Path(problem.origin).resolve() == Path(method).resolve() or (
-                problem.entry and problem.entry.origin == str(Path(method).resolve())
-            ):
+            if {problem.origin, problem.entry and problem.entry.origin} & origins:
                 raise RegistryError(problem.message) from problem.error
         found = [registry.get(name) for name in registry.names_from(method)]
         none = f"{method} registers no method; decorate a class with @register('name')"
@@ -405,9 +408,9 @@ def _with_skips(check: Check) -> Callable[[Entry], None]:
 
     @functools.wraps(check)
     def carry_out(entry: Entry) -> None:
-        if reason := check(entry):
-            import pytest
+        import pytest
 
+        if reason := check(entry):
             pytest.skip(reason)
 
     return carry_out

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from bench.core.errors import BenchError
 from methods.names import did_you_mean
@@ -23,6 +25,16 @@ CHOICES = {
     "backend": BACKENDS,
     "rerun": RERUNS,
 }
+RESULTS = Path("my-results")
+RESULTS_VARIABLE = "BENCH_RESULTS"
+
+
+def results_folder() -> Path:
+    """Where records lie unless something else is said: ``$BENCH_RESULTS``, or ``my-results``.
+
+    Not ``results``: in a checkout that is where the published records are.
+    """
+    return Path(os.environ.get(RESULTS_VARIABLE) or RESULTS)
 
 
 def check_choice(what: str, given: object, known: Iterable[str]) -> None:

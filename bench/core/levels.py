@@ -137,6 +137,20 @@ def suitable_levels(
     return list(dict.fromkeys(found)), reasons
 
 
+def said_of_count(level: str) -> str:
+    """What to say of a number of labels that could have been meant as a share; else nothing.
+
+    Examples
+    --------
+    >>> said_of_count("5"), said_of_count("5%"), said_of_count("few")
+    ('level 5: 5 labels (for 5 % write 5%)', '', '')
+    """
+    if level in NAMED_LEVELS or not (parsed := Level.parse(level)).is_count or parsed.amount > 100:
+        return ""
+    labels = "label" if parsed.amount == 1 else "labels"
+    return f"level {parsed}: {parsed} {labels} (for {parsed} % write {parsed}%)"
+
+
 def _check_level(level: str, protocol: str, selection: str, n_fit: int, n_classes: int) -> None:
     """Raise BenchError for a level that cannot be, or that leaves no image to score."""
     n_labels = Level.parse(level).n_labels(n_fit)

@@ -209,6 +209,11 @@ def note(finding: Finding) -> str:
     return "; ".join(parts)
 
 
+def as_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """The findings with the `COLUMNS` of ``verify.csv``."""
+    return pd.DataFrame([_row(finding) for finding in findings], columns=COLUMNS)
+
+
 def write_csv(findings: Iterable[Finding], path: Path) -> None:
     """Write ``verify.csv``: `COLUMNS`, numbers as numbers, empty where nothing is.
 
@@ -216,7 +221,7 @@ def write_csv(findings: Iterable[Finding], path: Path) -> None:
     ------
     WriteError : the file cannot be written.
     """
-    table = pd.DataFrame([_row(finding) for finding in findings], columns=COLUMNS)
+    table = as_table(findings)
     with said_if_unwritable(path):
         write_text(path, table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
 

@@ -1,4 +1,4 @@
-"""``bench.run(...)``: from a wish (methods, levels, seeds) to records and a leaderboard."""
+"""From a wish (methods, levels, seeds) to records and a leaderboard."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import numpy as np
 from rich.console import Console
 
 from bench.core import machine, splits
+from bench.core.choices import check_choices, seed_list
 from bench.core.errors import BenchError, WriteError
 from bench.core.files import check_writable
-from bench.core.levels import suitable_levels
-from bench.core.trial import Grid, check_suitable, seed_list
+from bench.core.levels import said_of_count, suitable_levels
+from bench.core.trial import Grid, check_suitable
 from bench.data import datasets
 from bench.records.store import Store
 from bench.running.cluster import Cluster, dask_cluster
@@ -25,14 +26,12 @@ from bench.running.execution import fork_server
 from bench.running.forkserver import ForkServer, is_available
 from bench.running.job import Job
 from bench.running.memory import parse as parse_memory
-from bench.running.plan import RERUNS, Plan, Shared, Surroundings, make_plan, without_stages
+from bench.running.plan import Plan, Shared, Surroundings, make_plan, without_stages
 from bench.running.progress import Display, duration
 from bench.running.runner import Limits, Runner, Summary
 from bench.running.stages import StageStore, array_digest
 from methods import registry
 from methods.registry import Entry
-
-BACKENDS = ("local", "dask")
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,9 @@ class Wish:
 
 
 def run(
-    wish: Wish | None = None,
+    wish: Wish,
     *,
-    results: str | Path = "results",
+    results: str | Path,
     jobs: int | str = 1,
     timeout_s: float | None = None,
     device: str = "auto",
@@ -75,14 +74,13 @@ def run(
     memory: str | int | None = None,
     rerun: str | None = None,
     dry_run: bool = False,
-    console: Console | None = None,
-    **wishes: Any,
+    console: Console,
 ) -> Summary:
     """Run every trial that is asked for and missing, then write ``leaderboard.csv``.
 
     Parameters
     ----------
-    wish : what to run; or give its fields as keywords: ``run(methods=["kmeans"], levels=["5%"])``.
+    wish : what to run.
     results : folder of the records.
     jobs : processes at a time; the threads of this machine are divided among them. ``"auto"``:
         see `machine.resolve_jobs`, `Cluster.jobs`.
@@ -93,7 +91,7 @@ def run(
         all that it has started; None sets no limit.
     rerun : ``stale``, ``failed`` or ``all``: run again what has a record.
     dry_run : print the plan and stop.
-    console : where to print; nothing is printed without one.
+    console : where to print the plan and the progress.
 
     Returns
     -------
@@ -104,11 +102,9 @@ def run(
     BenchError, RegistryError : something asked for does not exist or does not fit together.
     """
     start = time.monotonic()
-    wish = wish or Wish(**wishes)
-    console = console or Console(quiet=True)
     limit = parse_memory(memory)
     folder = Path(results)
-    _check_options(wish, folder, timeout_s, backend, rerun)
+    _check_options(wish, folder, timeout_s, device, backend, rerun)
     on_dask = dask_cluster(scheduler, folder.resolve()) if backend == "dask" else None
     with _means(jobs, device, on_dask, console, dry_run=dry_run) as means:
         problems = registry.discover(wish.plugins)
@@ -123,6 +119,7 @@ def run(
         if not dry_run:
             limits = Limits(means.jobs, timeout_s, limit)
             summary = _carry_out(plan, limits, around, console, means)
+        summary.asked = plan.asked
     summary.broken_plugins = len(problems)
     summary.seconds, summary.jobs = time.monotonic() - start, means.jobs
     return summary
@@ -192,6 +189,7 @@ def _plan(
 ) -> tuple[Plan, Surroundings]:
     """What there is to do, told to `console`, and where it is done."""
     entries = choose(wish, console)
+    _say(console, f"loading {wish.dataset} …")
     data = datasets.load(wish.dataset, log=lambda text: _say(console, text))
     part = splits.partition(wish.protocol, len(data.y), data.n_train)
     around = Surroundings(
@@ -208,6 +206,9 @@ def _plan(
     )
     for reason in left_out:
         _say(console, f"left out: {reason}")
+    for reading in map(said_of_count, wish.levels):
+        if reading:
+            _say(console, reading)
     trials = _grid(wish, entries, levels, data).trials()
     plan = make_plan(trials, around, rerun)
     if means.cluster is not None and not means.cluster.shares_stages(template.device):
@@ -246,10 +247,20 @@ def _check_options(
     wish: Wish,
     results: Path,
     timeout_s: float | None,
+    device: str,
     backend: str,
     rerun: str | None,
 ) -> None:
     """Refuse what would otherwise be found wrong too late, or not at all."""
+    check_choices(
+        protocol=wish.protocol,
+        selection=wish.selection,
+        schedule=wish.schedule,
+        precision=wish.precision,
+        device=device,
+        backend=backend,
+        rerun=rerun,
+    )
     seed_list(wish.seeds)
     if timeout_s is not None and not timeout_s > 0:
         raise BenchError(
@@ -257,10 +268,6 @@ def _check_options(
         )
     if not wish.levels:
         raise BenchError("no level is given; expected some such as 5% or 500")
-    if backend not in BACKENDS:
-        raise BenchError(f"backend is {backend!r}; expected one of {', '.join(BACKENDS)}")
-    if rerun is not None and rerun not in RERUNS:
-        raise BenchError(f"rerun is {rerun!r}; expected one of {', '.join(RERUNS)}")
     if results.exists() and not results.is_dir():
         raise BenchError(f"results is {results}, which is no folder; name another one")
     try:

@@ -63,6 +63,12 @@ class Plan:
         return [t for task in self.tasks if not task.job.stage for t in task.job.trials]
 
     @property
+    def asked(self) -> list[Trial]:
+        """All trials that it was made for: those that will run, and those that have a record."""
+        found = [*self.trials, *self.done, *self.stale, *self.failed_before]
+        return list({trial.identity: trial for trial in found}.values())
+
+    @property
     def seconds(self) -> float:
         """The estimate, of the tasks for which there is one."""
         return sum(task.seconds for task in self.tasks if task.seconds is not None)

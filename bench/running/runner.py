@@ -57,7 +57,8 @@ class Summary:
     `seconds` is what the run took, `work_seconds` what methods took in fits and stages that ended,
     all processes together, `jobs` at a time; 0 under dask, which tells nothing of that. `misnamed`
     has the trials whose clusters are right but for their numbers, and what is to be said of each.
-    `unwritten` says which file could not be written, if one could not.
+    `unwritten` says which file could not be written, if one could not. `asked` are all trials that
+    were asked for, `new` those among them that have come to an end in this run.
     """
 
     counts: dict[str, int]
@@ -71,6 +72,8 @@ class Summary:
     jobs: int = 1
     unwritten: str = ""
     misnamed: list[tuple[Trial, str]] = field(default_factory=list)
+    asked: list[Trial] = field(default_factory=list, repr=False)
+    new: list[Trial] = field(default_factory=list, repr=False)
 
     @property
     def warnings(self) -> list[str]:
@@ -266,6 +269,7 @@ class Runner:
             if said := scoring.misnamed_trial(written):
                 self.summary.misnamed.append((trial, said))
             self.summary.counts[status] = self.summary.counts.get(status, 0) + 1
+            self.summary.new.append(trial)
             self.display.line(result_line(trial.title, status, written.get("headline"), message))
         over = sum(self.summary.counts.values())
         left = None if self.plan.unknown else self._seconds_left / self.limits.jobs

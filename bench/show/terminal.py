@@ -1,24 +1,22 @@
-"""What the terminal shows of boards, records and the machine."""
+"""What the terminal shows of boards, records and images."""
 
 from __future__ import annotations
 
 import glob
 import json
-import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.core import machine
-from bench.core.errors import BenchError, WriteError
-from bench.core.files import check_writable
+from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.data import datasets
 from bench.data.datasets import Dataset
 from bench.records.logs import log_path, shared_log_path
+from bench.records.scoring import Record
 from bench.records.store import Store, read_record
 
 if TYPE_CHECKING:
@@ -30,12 +28,27 @@ if TYPE_CHECKING:
 LOG_LINES = 40
 LEAST_TEXT = 22  # columns of the terminal to which a text may be wrapped: most methods' names
 EDGES, GUTTER = 2, 3  # columns that a table's frame takes, and what stands between two columns
+# What `bench run` fills if nothing else is said: dataset, protocol-selection-schedule.
+USUAL = ("fashion-mnist", "transductive-stratified-quick")
 MOST_CLASSES = 20  # that are listed one by one
 
 
-def as_tables(board: Board, width: int) -> list[Text | Table]:
-    """A board for a terminal of so many columns; the best of each level is bold."""
-    rows = [[_emphasised(cell) for cell in row] for row in board.rows]
+def as_tables(
+    board: Board, width: int, new: Set[tuple[str, str]] = frozenset()
+) -> list[Text | Table]:
+    """A board for a terminal of so many columns; the best of each level is bold.
+
+    Parameters
+    ----------
+    new : pairs of a row's name and a column, whose cells get a star.
+    """
+    rows = [
+        [
+            _emphasised(cell, (row[0].text, head) in new)
+            for head, cell in zip(board.columns, row, strict=True)
+        ]
+        for row in board.rows
+    ]
     return fitted(board.title, board.columns, rows, width, texts=["method"])
 
 
@@ -84,20 +97,20 @@ def fitted(
     return made
 
 
-def _emphasised(cell: Cell) -> Text:
+def _emphasised(cell: Cell, new: bool) -> Text:
     from rich.text import Text
 
-    return Text.assemble((cell.text, "bold green" if cell.best else ""), cell.remark)
+    star = ("*" if new else "", "bold cyan")
+    return Text.assemble((cell.text, "bold green" if cell.best else ""), star, cell.remark)
 
 
-def show(wanted: str, results: Path) -> str:
+def show(path: Path) -> str:
     """One record: its facts, the end of its log, its traceback.
 
     Raises
     ------
-    BenchError : no such record, or several that fit.
+    BenchError : the file is no record.
     """
-    path = _find(wanted, results)
     record = read_record(path)
     trial = Trial.from_json(record["trial"])
     lines = [f"{trial.title}: {record['status']}", str(path)]
@@ -114,42 +127,103 @@ def show(wanted: str, results: Path) -> str:
     error = record.get("error")
     if error:
         lines += [f"message: {error['message']}", error["traceback"] or "no traceback"]
+    log = _log(record)
+    if log is None:
+        return "\n".join([*lines, "log: none on this machine"])
+    return "\n".join([*lines, f"{log.whose} ({log.path}):", *log.lines])
+
+
+def as_json(path: Path) -> dict[str, Any]:
+    """What `show` shows: the record as it is, where it lies, and the end of its log or None.
+
+    Raises
+    ------
+    BenchError : the file is no record.
+    """
+    record = read_record(path)
+    log = _log(record)
+    found = None if log is None else {"path": str(log.path), "lines": log.lines}
+    return {"path": str(path), "record": record, "log": found}
+
+
+@dataclass(frozen=True)
+class Log:
+    """The end of a log: whose it is, where it lies, its last lines."""
+
+    whose: str
+    path: Path
+    lines: list[str]
+
+
+def _log(record: Record) -> Log | None:
+    """What was printed by the trial's process, or by the one that fits all levels."""
+    trial = Trial.from_json(record["trial"])
     if other := record.get("fitted_as"):
         trial = replace(trial, **other)
-    return "\n".join(lines + _log(trial))
-
-
-def _log(trial: Trial) -> list[str]:
-    """The end of what was printed by the trial's process, or by the one that fits all levels."""
     logs = datasets.cache_dir() / "logs"
     shared = f"log of {trial.method} with seed {trial.seed}, one fit for all levels"
     for whose, path in ((shared, shared_log_path(logs, trial)), ("log", log_path(logs, trial))):
         if path.exists():
             # A method may print any bytes, or be killed in the middle of a character.
             text = path.read_text(errors="replace")
-            return [f"{whose} ({path}):", *text.splitlines()[-LOG_LINES:]]
-    return ["log: none on this machine"]
+            return Log(whose, path, text.splitlines()[-LOG_LINES:])
+    return None
 
 
 def _history(history: list[dict[str, Any]]) -> list[str]:
     return [f"history ({len(history)} rows):"] + [f"  {json.dumps(row)}" for row in history[-10:]]
 
 
-def _find(wanted: str, results: Path) -> Path:
-    """The record that a person names by its path or by METHOD/LEVEL/SEED."""
+@dataclass(frozen=True)
+class Found:
+    """The record that somebody means, and the others that its name fits."""
+
+    path: Path
+    others: tuple[Path, ...] = ()
+
+    def said_of_others(self) -> str:
+        """Which of them is shown, and what names another one."""
+        names = "\n".join(f"  {_name(path)}" for path in self.others)
+        return f"{_name(self.path)} is shown; the name fits these too:\n{names}"
+
+
+def find(wanted: str, results: Path) -> Found:
+    """The record that a person names by its path or by METHOD/LEVEL/SEED, of whatever board.
+
+    Of several it is the one of the board that ``bench run`` fills by itself.
+
+    Raises
+    ------
+    BenchError : no such record, or several that fit and none is of that board.
+    """
     if Path(wanted).is_file():
-        return Path(wanted)
-    root = Store(results).root
-    found = sorted(root.glob(f"*/*/{glob.escape(wanted.removesuffix('.json'))}.json"))
-    if len(found) == 1:
-        return found[0]
+        return Found(Path(wanted))
+    found = _fitting(wanted.removesuffix(".json"), Store(results).root)
+    usual = [path for path in found if path.parts[-5:-3] == USUAL]
+    if len(found) == 1 or usual:
+        path = (usual or found)[0]
+        return Found(path, tuple(other for other in found if other != path))
     if not found:
         raise BenchError(
             f"there is no record {wanted!r} in {results}; expected a path or METHOD/LEVEL/SEED "
             "such as ss-dcec/5%/0"
         )
-    paths = ", ".join(str(path) for path in found)
-    raise BenchError(f"{wanted!r} fits {len(found)} records; give one path of {paths}")
+    names = ", ".join(map(_name, found))
+    raise BenchError(f"{wanted!r} fits {len(found)} records; give one of {names}")
+
+
+def _fitting(wanted: str, root: Path) -> list[Path]:
+    """The records whose names end so: DATASET/PROTOCOL-SELECTION-SCHEDULE/METHOD/LEVEL/SEED."""
+    parts = wanted.split("/")
+    if not 3 <= len(parts) <= 5 or {"", ".", ".."} & set(parts):
+        return []
+    pattern = [*["*"] * (5 - len(parts)), *map(glob.escape, parts)]
+    return sorted(root.glob("/".join(pattern) + ".json"))
+
+
+def _name(path: Path) -> str:
+    """What names this record and no other."""
+    return "/".join(path.with_suffix("").parts[-5:])
 
 
 def facts(data: Dataset) -> str:
@@ -183,33 +257,3 @@ def classes(data: Dataset, width: int) -> list[Text | Table]:
     more = data.n_classes > MOST_CLASSES
     title = f"the first {MOST_CLASSES} of {data.n_classes:,} classes" if more else "classes"
     return fitted(title, ["class", "name", *counts], rows, width, texts=["name"])
-
-
-def doctor() -> tuple[str, bool]:
-    """What this machine offers, and whether a run can start."""
-    import torch
-
-    cuda = torch.cuda.is_available()
-    lines = [
-        f"processor   {machine.processor()}, {machine.core_count()} cores, "
-        f"bf16 products: {'native' if machine.has_native_bf16() else 'no'}",
-        f"memory      {machine.memory_gib():.1f} GiB",
-        f"accelerator {machine.accelerator('cuda') if cuda else 'none'}",
-        f"versions    {', '.join(f'{k} {v}' for k, v in machine.versions().items())}",
-    ]
-    cache = datasets.cache_dir()
-    try:
-        check_writable(cache)
-        lines.append(f"cache       {cache}, {shutil.disk_usage(cache).free / 2**30:.1f} GiB free")
-        healthy = True
-    except WriteError as error:
-        lines.append(
-            f"cache       not usable: {error.__cause__}; set BENCH_CACHE to another folder"
-        )
-        healthy = False
-    try:
-        data = datasets.load("fashion-mnist", log=lines.append)
-    except BenchError as error:
-        return "\n".join([*lines, f"data        not usable: {error}"]), False
-    lines.append(f"data        {data.name}: {len(data.y)} images, sha256 {data.digest[:16]}")
-    return "\n".join(lines), healthy

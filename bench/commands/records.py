@@ -1,0 +1,246 @@
+"""``bench leaderboard``, ``report``, ``verify``, ``show``, ``merge``: what records say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.commands.output import (
+    a_failure_said,
+    check_there,
+    print_boards,
+    print_json,
+    rows_of,
+    say,
+    wide_console,
+)
+from bench.core.choices import RESULTS, check_choice, check_choices
+from bench.core.errors import BenchError
+from bench.core.levels import NAMED_LEVELS, Level
+from bench.options import (
+    LEVEL_NAMES,
+    AsJson,
+    Device,
+    Jobs,
+    Methods,
+    Plugins,
+    Results,
+    Timeout,
+    check_levels,
+    choice,
+    parse_timeout,
+    split_commas,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILTERED = "Shown are the rows asked for; ranks and what stands out are among all of the board."
+OnlyLevels = Annotated[
+    list[str] | None,
+    typer.Option(help="Only this level, as of `run`; repeatable.", autocompletion=LEVEL_NAMES),
+]
+
+
+def leaderboard(
+    results: Results = RESULTS,
+    method: Methods = None,
+    level: OnlyLevels = None,
+    protocol: Annotated[str | None, choice("protocol", "Only this protocol.")] = None,
+    selection: Annotated[str | None, choice("selection", "Only this selection.")] = None,
+    schedule: Annotated[str | None, choice("schedule", "Only this schedule.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The table in the terminal, and leaderboard.csv, which always holds all of it."""
+    if as_markdown and as_json:
+        raise BenchError("--markdown and --json are two formats; give one of them")
+    wanted: dict[str, str | None] = {
+        "protocol": protocol,
+        "selection": selection,
+        "schedule": schedule,
+    }
+    check_choices(**{what: given for what, given in wanted.items() if given is not None})
+    levels, methods = split_commas(level or []), split_commas(method or [])
+    if level:
+        check_levels(levels)
+    check_there(results)
+    from bench.records import leaderboard as board
+
+    table = board.leaderboard(results)
+    if table.empty:
+        raise BenchError(f"there are no records in {results}; `bench run --all` makes some")
+    few = _filtered(table, methods, levels, {**wanted, "dataset": dataset})
+    if as_json:
+        print_json(rows_of(few[board.COLUMNS]))
+    elif as_markdown:
+        typer.echo("\n\n".join(board.markdown(one) for one in board.boards(few)))
+    else:
+        console = wide_console()
+        print_boards(few, console)
+        if len(few) < len(table):
+            say(console, FILTERED, style="dim")
+    with a_failure_said():
+        board.write_csv(table, results / "leaderboard.csv")
+        if not as_markdown and not as_json:
+            typer.echo(f"written: {results / 'leaderboard.csv'}")
+
+
+def _filtered(
+    table: pd.DataFrame, methods: list[str], levels: list[str], settings: dict[str, str | None]
+) -> pd.DataFrame:
+    """The rows of these methods, levels and settings; none of a kind stands for all of it.
+
+    Raises
+    ------
+    BenchError : there is nothing of the kind.
+    """
+    spelt = [str(Level.parse(x)) for given in levels for x in NAMED_LEVELS.get(given, (given,))]
+    wanted = {"method": methods, "level": spelt}
+    wanted |= {what: [given] for what, given in settings.items() if given is not None}
+    for what, values in wanted.items():
+        for value in values if what in ("method", "dataset") else ():
+            check_choice(what, value, sorted(table[what].unique()))
+    few = table
+    for what, values in wanted.items():
+        few = few[few[what].isin(values)] if values else few
+    if few.empty:
+        said = ", ".join(f"{what} {' or '.join(x)}" for what, x in wanted.items() if x)
+        raise BenchError(f"no record is of {said}; `bench leaderboard` shows what there is")
+    return few
+
+
+def report(
+    results: Results = RESULTS,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the page.", show_default="RESULTS/report")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE.npz or folder of which there are records; repeatable."),
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Figures and one self-contained HTML page."""
+    check_there(results)
+    from bench.show.report import write_report
+    from methods import registry
+
+    for problem in registry.discover(plugin or []):
+        typer.echo(problem.message, err=True)
+    typer.echo(f"written: {write_report(results, output, dataset or [])}")
+
+
+def verify(
+    run_missing: Annotated[
+        bool, typer.Option("--run", help="First run what has no record yet.")
+    ] = False,
+    source: Annotated[
+        str | None, typer.Option(help="Only figures whose source begins so, e.g. ss-dcec-paper.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a figure falls below.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(help="With --run: how many seeds.")] = 1,
+    jobs: Jobs = "auto",
+    timeout: Timeout = "3h",
+    device: Device = "auto",
+    as_json: AsJson = False,
+    results: Results = RESULTS,
+    plugin: Plugins = None,
+) -> None:
+    """Published against measured, figure by figure; writes verify.csv.
+
+    --jobs, --timeout and --device are of the runs that --run makes.
+    """
+    limit = parse_timeout(timeout)
+    check_choices(device=device)
+    if not run_missing:
+        check_there(results)
+    from rich.console import Console
+
+    from bench.records import findings, published
+    from bench.running import missing
+    from bench.show.verify import show as show_findings
+    from methods import registry
+
+    for problem in registry.discover(plugin or []):
+        typer.echo(problem.message, err=True)
+    everything = published.figures()
+    wanted = published.of_source(everything, source)
+    console = Console(stderr=True) if as_json else wide_console()
+    good = True
+    if run_missing:
+        wishes = missing.wishes(wanted, results, seeds=seeds, plugins=plugin or [])
+        options = {"results": results, "jobs": jobs, "timeout_s": limit, "device": device}
+        good = missing.run_missing(wishes, console, **options)
+    found = findings.verify(everything, results)
+    shown = [finding for finding in found if finding.figure in wanted]
+    if as_json:
+        print_json(rows_of(findings.as_table(shown)))
+    else:
+        show_findings(shown, console)
+    with a_failure_said():
+        findings.write_csv(found, results / "verify.csv")
+        if not as_json:
+            typer.echo(f"written: {results / 'verify.csv'}")
+    below = findings.count(shown)["below"] > 0
+    raise typer.Exit(1 if not good or (strict and below) else 0)
+
+
+def show(
+    trial: Annotated[
+        str,
+        typer.Argument(
+            help="A record's path, or METHOD/LEVEL/SEED; before it perhaps DATASET/ and "
+            "PROTOCOL-SELECTION-SCHEDULE/."
+        ),
+    ],
+    as_json: AsJson = False,
+    results: Results = RESULTS,
+) -> None:
+    """One record, its log and its traceback.
+
+    Of several that fit it is the one that `bench run` makes by itself: Fashion-MNIST,
+    transductive, stratified, quick.
+    """
+    if not Path(trial).is_file():
+        check_there(results)
+    from bench.show import terminal
+
+    found = terminal.find(trial, results)
+    if found.others:
+        typer.echo(found.said_of_others(), err=True)
+    if as_json:
+        print_json(terminal.as_json(found.path))
+    else:
+        typer.echo(terminal.show(found.path))
+
+
+def merge(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders.")],
+    results: Results = RESULTS,
+) -> None:
+    """Adopt records from another machine, then write the leaderboard.
+
+    Exits with 1 where a record conflicts with ours or was refused.
+    """
+    from bench.records import leaderboard as board
+    from bench.records import store
+
+    good = True
+    for folder in folders:
+        merged = store.merge(results, folder)
+        typer.echo(f"{folder}: {merged.adopted} adopted, {merged.kept} of ours kept")
+        for text in merged.conflicts:
+            typer.echo(f"conflict, ours kept: {text}", err=True)
+        for text in merged.refused:
+            typer.echo(f"refused: {text}", err=True)
+        good = good and not merged.conflicts and not merged.refused
+    if any(store.Store(results).paths()):
+        with a_failure_said():
+            board.write_csv(board.leaderboard(results), results / "leaderboard.csv")
+    raise typer.Exit(0 if good else 1)

@@ -1,0 +1,124 @@
+"""``bench run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from bench.commands.output import print_ran, wide_console
+from bench.core.choices import RESULTS, check_choices, seed_list
+from bench.core.errors import BenchError
+from bench.core.machine import parse_jobs
+from bench.options import (
+    All,
+    Backend,
+    Changes,
+    DatasetName,
+    Device,
+    DryRun,
+    Jobs,
+    Levels,
+    Memory,
+    Methods,
+    Names,
+    Plugins,
+    Precision,
+    Protocol,
+    Rerun,
+    Results,
+    Schedule,
+    Scheduler,
+    Seeds,
+    Selection,
+    Timeout,
+    check_levels,
+    check_methods_known,
+    parse_changes,
+    parse_seeds,
+    parse_timeout,
+    split_commas,
+)
+
+
+def run(
+    names: Names = None,
+    all_methods: All = False,
+    method: Methods = None,
+    level: Levels = None,
+    seeds: Seeds = "1",
+    protocol: Protocol = "transductive",
+    selection: Selection = "stratified",
+    schedule: Schedule = "quick",
+    dataset: DatasetName = "fashion-mnist",
+    change: Changes = None,
+    jobs: Jobs = "auto",
+    timeout: Timeout = "3h",
+    memory: Memory = "none",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    backend: Backend = "local",
+    scheduler: Scheduler = None,
+    rerun: Rerun = None,
+    dry_run: DryRun = False,
+    results: Results = RESULTS,
+    plugin: Plugins = None,
+) -> None:
+    """Run every trial that is missing, then show the board and write the leaderboard."""
+    methods = split_commas([*(names or []), *(method or [])])
+    if all_methods == bool(methods):
+        raise BenchError(
+            "say what to run: either methods by name, or --all (`bench list` shows them)"
+        )
+    levels = ["shares"] if level is None else split_commas(level)
+    wanted, changes, limit = parse_seeds(seeds), parse_changes(change or []), parse_timeout(timeout)
+    check_choices(
+        protocol=protocol,
+        selection=selection,
+        schedule=schedule,
+        precision=precision,
+        device=device,
+        backend=backend,
+        rerun=rerun,
+    )
+    seed_list(wanted)
+    parse_jobs(jobs)
+    check_levels(levels)
+    check_methods_known([*methods, *changes], plugin or [])
+    from bench.running.memory import parse as parse_memory
+
+    most = parse_memory(memory)
+    typer.echo("importing torch and the methods …")
+    from rich.console import Console
+
+    from bench.running import api
+
+    wish = api.Wish(
+        methods=None if all_methods else methods,
+        levels=levels,
+        seeds=wanted,
+        protocol=protocol,
+        selection=selection,
+        schedule=schedule,
+        dataset=dataset,
+        changes=changes,
+        precision=precision,
+        plugins=plugin or [],
+    )
+    console = Console(soft_wrap=True)
+    summary = api.run(
+        wish,
+        results=results,
+        jobs=jobs,
+        timeout_s=limit,
+        device=device,
+        backend=backend,
+        scheduler=scheduler,
+        memory=most,
+        rerun=rerun,
+        dry_run=dry_run,
+        console=console,
+    )
+    if not dry_run:
+        print_ran(summary, Path(results), console, Console(stderr=True), wide_console())
+    raise typer.Exit(summary.exit_status)
