@@ -63,8 +63,7 @@ Levels = Annotated[
     list[str] | None,
     typer.Option(
         help="5% (a share) or 500 (labels); few: 10 to 500 labels, shares: 0 to 50 %; repeat or "
-        "use commas.",
-        show_default="shares",
+        "use commas; shares unless given.",
         autocompletion=LEVEL_NAMES,
     ),
 ]

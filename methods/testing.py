@@ -9,12 +9,14 @@ Authors of methods have them one by one in their own tests with `parametrize_wit
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from sklearn.base import clone
@@ -23,9 +25,6 @@ from methods import registry
 from methods.method import UNLABELLED, Arrays, Context, Method, said_of_changes
 from methods.registry import Entry, Problem, RegistryError
 from methods.toolkit.naming import cluster_of_each_class, misnamed
-
-if TYPE_CHECKING:
-    pass
 
 if TYPE_CHECKING:
     import pytest
@@ -111,8 +110,7 @@ def build(entry: Entry, n_clusters: int = 10, seed: int = 0) -> Method:
 def _parameters(entry: Entry, n_clusters: int) -> dict[str, Any]:
     params = entry.parameters("smoke", n_clusters=n_clusters)
     params.pop("random_state", None)
-    found: dict[str, Any] = json.loads(json.dumps(params))
-    return found
+    return dict(json.loads(json.dumps(params)))
 
 
 def fitted(
@@ -353,11 +351,7 @@ NAMES = tuple(check.__name__.removeprefix("check_") for check in CHECKS)
 def parametrize_with_checks(methods: Iterable[str | Path | type[Method]]) -> pytest.MarkDecorator:
     """A decorator for pytest: one test for each method and check, as scikit-learn's of that name.
 
-    ::
-
-        @parametrize_with_checks([Path(__file__).with_name("mine.py")])
-        def test_contract(entry, check):
-            check(entry)
+    The test that it decorates takes ``entry`` and ``check`` and calls ``check(entry)``.
 
     Parameters
     ----------
@@ -380,7 +374,7 @@ def parametrize_with_checks(methods: Iterable[str | Path | type[Method]]) -> pyt
     return pytest.mark.parametrize(("entry", "check"), cases)
 
 
-def _is_file(method: object) -> bool:
+def _is_file(method: object) -> TypeGuard[str | Path]:
     return isinstance(method, Path) or (isinstance(method, str) and method.endswith(".py"))
 
 

@@ -116,7 +116,7 @@ def _filtered(
 def report(
     results: Results = RESULTS,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the page.", show_default="RESULTS/report")
+        Path | None, typer.Option(help="Folder of the page; RESULTS/report unless given.")
     ] = None,
     dataset: Annotated[
         list[str] | None,
