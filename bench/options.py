@@ -17,7 +17,6 @@ import typer
 from bench.core.choices import CHOICES, RESULTS_VARIABLE
 from bench.core.errors import BenchError
 from bench.core.levels import FEW, LEVELS, NAMED_LEVELS, Level
-from methods.names import said_of_unknown, scan
 
 
 def _complete(words: Callable[[typer.Context], Iterable[str]]) -> Callable[..., list[str]]:
@@ -32,6 +31,8 @@ def _complete(words: Callable[[typer.Context], Iterable[str]]) -> Callable[..., 
 
 def _known_methods(ctx: typer.Context) -> tuple[str, ...]:
     """The names that the files tell: completion must not wait for torch."""
+    from methods.names import scan  # not before `bench.core.shadows` has looked
+
     return scan(ctx.params.get("plugin") or ()).names
 
 
@@ -104,6 +105,8 @@ def check_methods_known(names: Iterable[str], plugins: Sequence[str | Path] = ()
     ------
     BenchError : there is none; the message suggests the nearest name.
     """
+    from methods.names import said_of_unknown, scan
+
     found = scan(plugins)
     for name in names:
         if found.complete and name not in found.names:

@@ -30,7 +30,7 @@ def scan(plugins: Iterable[str | Path] = ()) -> Scan:
     A file of `plugins` and an installed distribution may import others that register methods: with
     these nothing is complete. Nor is it with a file that computes a name or cannot be parsed.
     """
-    own, others = _scan_files(_own_files()), _scan_files(map(Path, plugins))
+    own, others = scan_files(_own_files()), scan_files(map(Path, plugins))
     points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
     names = {*own.names, *others.names, *points.names}
     return Scan(tuple(sorted(names)), own.complete and not list(plugins) and not points)
@@ -55,7 +55,8 @@ def _own_files() -> Iterator[Path]:
             yield path
 
 
-def _scan_files(paths: Iterable[Path]) -> Scan:
+def scan_files(paths: Iterable[Path]) -> Scan:
+    """The names that these files register; a file that cannot be parsed may have any."""
     names: set[str] = set()
     complete = True
     for path in paths:

@@ -68,6 +68,7 @@ class Place:
         self.results = folder / "results"
         self.environment = PLAIN | {
             "BENCH_CACHE": str(folder / "cache"),
+            "BENCH_RESULTS": "results",
             "BENCH_CHECKPOINT_SECONDS": "0",
             "BENCH_TEST_FOLDER": str(folder),
         }

@@ -22,6 +22,7 @@ import pytest
 from plugins_for_tests import PLUGINS
 from rich.console import Console
 
+import bench
 from bench import cli
 from bench.core import machine
 from bench.core.errors import BenchError
@@ -90,7 +91,7 @@ def test_without_shared_folders_all_travels(
             yield Cluster(noted, (NODE,), marker)
 
     monkeypatch.setattr(api, "dask_cluster", two_slots)
-    far = api.run(**wish, backend="dask", jobs="auto", results=tmp_path / "far")
+    far = bench.run(**wish, backend="dask", jobs="auto", results=tmp_path / "far")
     assert (far.counts, far.exit_status, far.jobs) == ({"ok": 2}, 0, 4)
     assert [given.data.content is None for given in sent if given.data] == [
         True,
@@ -98,7 +99,7 @@ def test_without_shared_folders_all_travels(
         False,
         False,
     ]
-    here = api.run(**wish, jobs=1, results=tmp_path / "here")
+    here = bench.run(**wish, jobs=1, results=tmp_path / "here")
     assert here.counts == {"ok": 2}
     records, same = ({r["identity"]: r for r in Store(tmp_path / x)} for x in ("far", "here"))
     assert len(records) == 2

@@ -43,11 +43,12 @@ WORDS = {
     "verify": [],
     "show": ["tiny/5%/0"],
     "check": [str(PLUGINS / "simple.py")],
+    "new": ["my-method"],
     "data": [],
     "merge": ["{theirs}"],
     "doctor": [],
 }
-NO_RESULTS = {"list", "check", "data", "doctor"}  # they have no --results
+NO_RESULTS = {"list", "check", "new", "data", "doctor"}  # they have no --results
 NO_TRIALS = sorted(set(WORDS) - NO_RESULTS)
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from plugins_for_tests import Place, wait_for
 
+import bench
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.data.datasets import load
@@ -79,7 +80,7 @@ import sys
 import bench
 print("the script runs")
 summary = bench.run(methods=["kmeans"], levels=["0%"], dataset="digits", schedule="smoke",
-                    results=sys.argv[1])
+                    results=sys.argv[1], quiet=True)
 print(summary.counts)
 """
 
@@ -320,7 +321,7 @@ def test_a_run_that_needs_no_server_keeps_none(
     monkeypatch.setattr(api, "_carry_out", carried_out)
     dataset = "nowhere.npz" if why == "an error" else "digits"
     with contextlib.suppress(BenchError):
-        api.run(methods=["kmeans"], dataset=dataset, results=tmp_path / "results")
+        bench.run(methods=["kmeans"], dataset=dataset, results=tmp_path / "results")
     (pid,) = started
     assert pid is not None
     assert not psutil.pid_exists(pid)
@@ -340,7 +341,7 @@ def test_a_run_on_an_accelerator_keeps_its_server(
         return Summary({})
 
     monkeypatch.setattr(api, "_carry_out", carried_out)
-    api.run(methods=["kmeans"], dataset="digits", device="cuda", results=tmp_path / "results")
+    bench.run(methods=["kmeans"], dataset="digits", device="cuda", results=tmp_path / "results")
     assert kept == [True]
 
 

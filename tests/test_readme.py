@@ -70,7 +70,7 @@ def test_the_plugin_dropped_into_methods_keeps_the_contract_and_runs(checkout: P
         checkout, "run", "--method", "nearest-mean", "--dataset", "digits", "--level", "10%"
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    (record,) = (checkout / "results" / "trials").rglob("*.json")
+    (record,) = (checkout / "my-results" / "trials").rglob("*.json")
     assert json.loads(record.read_text())["headline"] > 0.8
     listed = bench(checkout, "list")
     assert "nearest-mean" in listed.stdout

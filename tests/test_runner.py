@@ -21,12 +21,13 @@ import pytest
 from plugins_for_tests import DEADLINE_SECONDS, PLUGINS, Place
 from rig import Rig
 
+import bench
 from bench.core import splits
 from bench.core.trial import Trial
 from bench.data import datasets
 from bench.records.leaderboard import COLUMNS
 from bench.records.store import Store
-from bench.running import api, child, execution, runner
+from bench.running import child, execution, runner
 from bench.running.execution import Outcome
 from bench.running.job import Job
 from bench.running.runner import Limits
@@ -440,7 +441,7 @@ def test_a_run_says_how_much_of_its_time_methods_had(
     """A stage that two seeds compute each, and their fits; a second run finds all of it done."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     wish = {"methods": ["kmeans"], "levels": ["0%"], "dataset": "digits", "schedule": "smoke"}
-    first, second = (api.run(**wish, seeds=2, results=tmp_path / "results") for _ in range(2))
+    first, second = (bench.run(**wish, seeds=2, results=tmp_path / "results") for _ in range(2))
     costs = [record["cost"] for record in Store(tmp_path / "results")]
     assert len(costs) == 2
     work = sum(cost["fit_seconds"] + cost["stage_seconds"] for cost in costs)

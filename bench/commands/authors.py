@@ -14,7 +14,6 @@ import typer
 
 from bench.core.errors import BenchError, WriteError
 from bench.options import METHODS, AsJson, Plugins, check_methods_known, parse_timeout
-from methods.names import scan
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 60
@@ -85,7 +84,8 @@ def new(
     folder: Annotated[Path, typer.Option(help="Where to write the two files.")] = Path("."),
 ) -> None:
     """Write a method's file and its test, which pass `bench check` and pytest as they are."""
-    module = _module(name)
+    _check_new(name)
+    module = name.replace("-", "_")
     method, test = folder / f"{module}.py", folder / f"test_{module}.py"
     values = {
         "name": name,
@@ -97,6 +97,11 @@ def new(
     for path in (method, test):
         if path.exists() or path.is_symlink():
             raise BenchError(f"{path} is there already; choose another name, or move it away")
+    if keyword.iskeyword(module) or importlib.util.find_spec(module):
+        raise BenchError(
+            f"the method's name is {name!r}, and a file {module}.py would hide what Python calls "
+            "so; choose another name"
+        )
     for path, template in ((method, "method.txt"), (test, "test_method.txt")):
         text = Template((TEMPLATES / template).read_text()).substitute(values)
         try:
@@ -112,24 +117,19 @@ def new(
     )
 
 
-def _module(name: str) -> str:
-    """The module of a new method: its name with ``_`` for ``-``.
+def _check_new(name: str) -> None:
+    """Refuse what no new method can be called.
 
     Raises
     ------
-    BenchError : no method can have that name, or one has it.
+    BenchError : it is no such name, or a method has it.
     """
-    module = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or len(name) > LONGEST:
         raise BenchError(
             f"the method's name is {name!r}; expected at most {LONGEST} small letters and digits, "
             "words joined by '-', as in my-method"
         )
+    from methods.names import scan
+
     if name in scan().names:
         raise BenchError(f"there is a method {name!r} already; choose another name")
-    if keyword.iskeyword(module) or importlib.util.find_spec(module):
-        raise BenchError(
-            f"the method's name is {name!r}, and a file {module}.py would hide what Python calls "
-            "so; choose another name"
-        )
-    return module

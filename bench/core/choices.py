@@ -1,4 +1,8 @@
-"""What may be chosen, and what is said of anything else; it costs nothing to import."""
+"""What may be chosen, and what is said of anything else.
+
+It costs nothing to import, and imports nothing of ``methods``, which something of the user's may
+hide (`bench.core.shadows`), before that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.core.errors import BenchError
-from methods.names import did_you_mean
 
 PROTOCOLS: tuple[str, ...] = ("transductive", "inductive", "inductive-55k")
 SELECTIONS: tuple[str, ...] = ("stratified", "random", "first", "representative")
@@ -46,6 +49,8 @@ def check_choice(what: str, given: object, known: Iterable[str]) -> None:
     """
     known = list(known)
     if given not in known:
+        from methods.names import did_you_mean
+
         near = did_you_mean(str(given), known)
         raise BenchError(f"{what} is {given!r}; expected one of {', '.join(known)}{near}")
 

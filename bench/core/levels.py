@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
 from bench.core.errors import BenchError
-from methods.names import did_you_mean
 
 LEVELS: tuple[str, ...] = ("0%", "1%", "3%", "5%", "10%", "20%", "30%", "50%")
 FEW: tuple[str, ...] = ("10", "20", "40", "100", "250", "500")
@@ -167,6 +166,8 @@ def _check_level(level: str, protocol: str, selection: str, n_fit: int, n_classe
 
 
 def _neither_share_nor_count(text: str) -> str:
+    from methods.names import did_you_mean  # not before `bench.core.shadows` has looked
+
     return (
         f"Level {text!r} is neither a share nor a count: write a share of the instances as `5%`, "
         "a number of labels as `500`, or shares or few for those of a board"

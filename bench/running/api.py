@@ -201,14 +201,13 @@ def _plan(
         stages=StageStore(Path(template.cache) / "stages"),
     )
     n_classes = len(np.unique(data.y[part.fit]))
+    for reading in filter(None, map(said_of_count, wish.levels)):
+        _say(console, reading)
     levels, left_out = suitable_levels(
         wish.levels, wish.protocol, wish.selection, part.n_fit, n_classes
     )
     for reason in left_out:
         _say(console, f"left out: {reason}")
-    for reading in map(said_of_count, wish.levels):
-        if reading:
-            _say(console, reading)
     trials = _grid(wish, entries, levels, data).trials()
     plan = make_plan(trials, around, rerun)
     if means.cluster is not None and not means.cluster.shares_stages(template.device):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+import uuid
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+EVERY_S = 0.5  # how often a notebook is sent what has changed
 STYLES = {"ok": "green", "n/a": "dim"}
 
 
@@ -43,8 +45,33 @@ class Count(ProgressColumn):
         return Text(f"{task.completed:.0f}/{task.total:.0f} {task.fields['unit']}")
 
 
+class Cell:
+    """The bars in a cell of a notebook, replaced in place.
+
+    Not rich's own way there, which shows nothing without the package ipywidgets.
+    """
+
+    def __init__(self) -> None:
+        from IPython import display
+
+        self._update = display.update_display
+        self._shown = 0.0
+        self._id = f"bench-{uuid.uuid4()}"
+        display.display(Text(), display_id=self._id)
+
+    def show(self, progress: Progress, *, now: bool = False) -> None:
+        """Show the bars as they are, unless they were shown a moment ago."""
+        if now or time.monotonic() - self._shown > EVERY_S:
+            self._update(progress.make_tasks_table(progress.tasks), display_id=self._id)
+            self._shown = time.monotonic()
+
+    def clear(self) -> None:
+        """Leave nothing of the bars."""
+        self._update(Text(), display_id=self._id)
+
+
 class Display:
-    """Live progress on a terminal; elsewhere one line per finished trial."""
+    """Live progress on a terminal or in a notebook; elsewhere one line per finished trial."""
 
     def __init__(self, console: Console, n_trials: int, seconds: float | None) -> None:
         self.console = console
@@ -62,18 +89,30 @@ class Display:
         )
         self._tasks: dict[int, Any] = {}
         self._phases: dict[int, str] = {}
+        self._cell: Cell | None = None
 
     def __enter__(self) -> Display:
         self._progress.start()
+        if self.console.is_jupyter and not self.console.quiet:
+            self._cell = Cell()
+            self._refresh(now=True)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+        if self._cell is not None:
+            self._cell.clear()
+
+    def _refresh(self, *, now: bool = False) -> None:
+        """Show what has changed; a terminal is refreshed without being told."""
+        if self._cell is not None:
+            self._cell.show(self._progress, now=now)
 
     def start(self, job: int, title: str) -> None:
         """Show a bar for a job."""
         now = time.monotonic()
         self._tasks[job] = self._progress.add_task(title, total=None, unit="", since=now, left=None)
+        self._refresh()
 
     def event(self, job: int, title: str, event: dict[str, Any]) -> None:
         """Show what a worker says of itself: the stage it is in, how far its loop has come."""
@@ -93,10 +132,12 @@ class Display:
                 total=total,
                 unit=event["what"],
             )
+        self._refresh()
 
     def finish(self, job: int) -> None:
         """Take the bar of a job away."""
         self._progress.remove_task(self._tasks.pop(job))
+        self._refresh()
 
     def line(self, text: Text) -> None:
         """Print one line above the bars."""
@@ -105,6 +146,7 @@ class Display:
     def whole(self, done: int, left: float | None) -> None:
         """Set how many trials are over and how many seconds are left."""
         self._progress.update(self._whole, completed=done, left=left)
+        self._refresh(now=True)
 
 
 def _inside(title: str, stage: str | None) -> str:
