@@ -37,7 +37,9 @@ from bench.options import (
 if TYPE_CHECKING:
     import pandas as pd
 
-FILTERED = "Shown are the rows asked for; ranks and what stands out are among all of the board."
+FILTERED = (
+    "Shown is what was asked for. Ranks are among all methods, mean ranks over the levels shown."
+)
 OnlyLevels = Annotated[
     list[str] | None,
     typer.Option(help="Only this level, as of `run`; repeatable.", autocompletion=LEVEL_NAMES),
