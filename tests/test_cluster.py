@@ -23,7 +23,7 @@ from plugins_for_tests import PLUGINS
 from rich.console import Console
 
 import bench
-from bench import cli
+from bench.commands.output import print_summary
 from bench.core import machine
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
@@ -383,7 +383,7 @@ def test_a_lost_scheduler_ends_a_run_as_ctrl_c_does(
     assert (summary.counts, summary.stopped, summary.exit_status) == ({"ok": 1}, True, 1)
     assert [record["trial"]["level"] for record in store] == ["5%"]
     summary.not_run = 3
-    cli._print_summary(summary)
+    print_summary(summary, Console(), Console(stderr=True))
     assert capsys.readouterr().err == (
         "stopped, because the dask scheduler is gone, with 3 trials left; what is done is kept, "
         "and the same command goes on from there\n"

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from rig import Rig
 
-from bench import cli
+from bench.commands.output import print_summary
 from bench.core.trial import Trial
 from bench.records import scoring
 from bench.running.execution import Outcome
@@ -65,7 +66,7 @@ def test_a_run_ends_with_a_warning(
         return Outcome("ok")
 
     summary = rig.runner([rig.task(*trials)], execute).run()
-    cli._print_summary(summary)
+    print_summary(summary, Console(), Console(stderr=True))
     assert capsys.readouterr().err == (
         "warning: tiny · 10% · seed 0: cluster j is not class j: accuracy is 0.000, but 1.000 "
         "under the best one-to-one mapping; so it is in 2 of its trials. Above level 0 nothing is "

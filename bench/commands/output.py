@@ -117,10 +117,11 @@ def print_ran(summary: Summary, results: Path, out: Console, err: Console, board
         print_boards(leaderboard(results), boards, summary)
         if not summary.unwritten:
             say(out, f"written: {results / 'leaderboard.csv'}")
-    _print_summary(summary, out, err)
+    print_summary(summary, out, err)
 
 
-def _print_summary(summary: Summary, out: Console, err: Console) -> None:
+def print_summary(summary: Summary, out: Console, err: Console) -> None:
+    """How a run went, on `out`, and what went wrong in it, on `err`."""
     from bench.running.progress import duration
 
     counts = ", ".join(f"{n} {status}" for status, n in sorted(summary.counts.items()))
