@@ -138,7 +138,7 @@ class DCEC(AutoencoderMethod):
     """
 
     version: ClassVar[int] = 2  # first centres by scikit-learn's k-means
-    tags: ClassVar[Tags] = Tags(uses_labels=False, family="dcec", columns="clusters")
+    tags: ClassVar[Tags] = Tags(uses_labels=False, family="dcec", columns="clusters", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pretrain_epochs": 20, "max_iterations": 840},
         "smoke": {"pretrain_epochs": 2, "max_iterations": 20, "update_interval": 10, "n_init": 2},
@@ -262,7 +262,11 @@ class SSDCEC(DCEC):
 
     version: ClassVar[int] = 1
     tags: ClassVar[Tags] = Tags(
-        needs_every_class=True, without_labels="dcec", family="dcec", columns="clusters"
+        needs_every_class=True,
+        without_labels="dcec",
+        family="dcec",
+        columns="clusters",
+        resumes=True,
     )
 
     def first_centres(self, z: np.ndarray, y: np.ndarray) -> np.ndarray:

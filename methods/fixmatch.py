@@ -50,7 +50,7 @@ class FixMatch(MatchingMethod, ClassifierMethod):
     Sohn et al., NeurIPS 2020; all but the length, the network and the views as there for CIFAR-10.
     """
 
-    tags: ClassVar[Tags] = Tags(needs_labels=True, family="consistency")
+    tags: ClassVar[Tags] = Tags(needs_labels=True, family="consistency", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"steps": 300, "mu": 2, "lr": 0.01},
         "smoke": {"steps": 20, "mu": 2, "lr": 1e-2, "width": 4, "feature_dim": 32},

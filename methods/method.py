@@ -44,7 +44,10 @@ class Tags:
     without_labels : the registered name of the method that this one is where nothing is labelled,
         because it has nothing better to do. The suite then takes that method's fit, with the
         parameters of this one that were asked for and that both have.
-    family : a word that methods of one kind share, for figures: ``"dcec"``, ``"scan"``, ...
+    family : a word that methods of one kind share: ``"dcec"``, ``"scan"``, ... Those of
+        ``"supervised"`` learn from the labelled images alone: the suite takes them as baselines.
+        Of one without a family it does not know whether it learns from unlabelled images.
+    resumes : a fit that was killed goes on from `Context.checkpoint`.
     columns : what the columns of ``probabilities_`` are, ``"classes"`` or ``"clusters"``: of
         clusters the report shows what each holds.
     """
@@ -56,6 +59,7 @@ class Tags:
     in_all: bool = True
     without_labels: str | None = None
     family: str = ""
+    resumes: bool = False
     columns: str = "classes"
 
     def __post_init__(self) -> None:
@@ -63,7 +67,7 @@ class Tags:
             raise ValueError(f"columns is {self.columns!r}; expected one of {', '.join(COLUMNS)}")
 
 
-def stage(*, version: int) -> Callable[[StageFunction], StageFunction]:
+def stage(*, version: int, resumes: bool = False) -> Callable[[StageFunction], StageFunction]:
     """Decorator of a stage: ``function(X, *, random_state, context, **params) -> dict of arrays``.
 
     A stage is label-free work that several trials share. Its name and version are part of the key
@@ -73,6 +77,7 @@ def stage(*, version: int) -> Callable[[StageFunction], StageFunction]:
     ----------
     version : 1 at first; raised whenever the function returns something else for the same input.
         What was computed with an older version is stale.
+    resumes : one that was killed goes on from `Context.checkpoint`.
 
     Raises
     ------
@@ -89,6 +94,7 @@ def stage(*, version: int) -> Callable[[StageFunction], StageFunction]:
             )
         _stages[name] = function
         function.version = version  # type: ignore[attr-defined]  # functions take attributes
+        function.resumes = resumes  # type: ignore[attr-defined]
         return function
 
     return declare
@@ -102,6 +108,11 @@ def stage_version(stage: Callable[..., Arrays] | str) -> int | None:
     """The declared version of a stage function, or of the stage of this name; None if unknown."""
     function = _stages.get(stage) if isinstance(stage, str) else stage
     return getattr(function, "version", None)
+
+
+def stage_resumes(name: str) -> bool:
+    """Whether the stage of this name, where it is known, keeps checkpoints."""
+    return getattr(_stages.get(name), "resumes", False)
 
 
 @dataclass(frozen=True)

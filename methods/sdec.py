@@ -131,7 +131,7 @@ class SDEC(AutoencoderMethod):
     stopped_ : ``"converged"`` or ``"max_iterations"``.
     """
 
-    tags: ClassVar[Tags] = Tags(family="dcec", columns="clusters")
+    tags: ClassVar[Tags] = Tags(family="dcec", columns="clusters", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pretrain_epochs": 20, "max_iterations": 840},
         "smoke": {"pretrain_epochs": 2, "max_iterations": 20, "update_interval": 10, "n_init": 2},

@@ -72,7 +72,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     head_ : the trained network.
     """
 
-    tags: ClassVar[Tags] = Tags(needs_labels=False, family="consistency")
+    tags: ClassVar[Tags] = Tags(family="consistency", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": PoissonMBO.schedules["quick"]
         | {

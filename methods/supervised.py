@@ -18,7 +18,7 @@ class Supervised(ClassifierMethod):
     Its parameters other than ``n_clusters`` and ``random_state`` are those of the classifier.
     """
 
-    tags: ClassVar[Tags] = Tags(needs_labels=True, family="supervised")
+    tags: ClassVar[Tags] = Tags(needs_labels=True, family="supervised", resumes=True)
     head: ClassVar[str]
 
     def fit(
@@ -52,6 +52,7 @@ class SupervisedLR(Supervised):
     random_state : not used; the solution is unique.
     """
 
+    tags: ClassVar[Tags] = Tags(needs_labels=True, family="supervised")
     head: ClassVar[str] = "lr"
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"max_iter": 100},

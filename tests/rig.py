@@ -30,9 +30,15 @@ class Rig:
         self.patch = monkeypatch
         self.logs: list[str] = []
 
-    def task(self, *trials: Trial, stage: str = "", needs: tuple[str, ...] = ()) -> Task:
+    def task(
+        self,
+        *trials: Trial,
+        stage: str = "",
+        needs: tuple[str, ...] = (),
+        seconds: float | None = None,
+    ) -> Task:
         results, cache = str(self.store.results), str(self.cache)
-        return Task(Job(trials, "digits", results, cache, stage=stage), needs)
+        return Task(Job(trials, "digits", results, cache, stage=stage), needs, seconds)
 
     def runner(self, tasks: list[Task], execute: Execute) -> Runner:
         def carry_out(job: Job, log: str, *others: Any) -> Outcome:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from plugins_for_tests import PLUGINS
 from rich.console import Console
 
@@ -58,24 +59,36 @@ def node(folder: Path) -> Iterator[Callable[[Parcel], Future[Answer]]]:
 
 
 def shoes(path: Path) -> None:
-    """120 images of three classes, as bright as their class."""
+    """120 images of three classes, as bright as their class; as a file or as a folder."""
     y = np.arange(120) % 3
     noise = np.random.default_rng(0).integers(0, 60, (120, 8, 8))
-    np.savez(path, X=(y[:, None, None] * 90 + noise).astype(np.uint8), y=y)
+    X = (y[:, None, None] * 90 + noise).astype(np.uint8)
+    if path.suffix:
+        np.savez(path, X=X, y=y)
+        return
+    for i, image in enumerate(X):
+        place = path / f"class {y[i]}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{i}.png")
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["shoes.npz", "shoes"])
 def test_without_shared_folders_all_travels(
-    tmp_path: Path, cache: Path, entries: dict[str, Entry], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    cache: Path,
+    entries: dict[str, Entry],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
 ) -> None:
     """Data and plugins go there, records and logs come back; the outcomes are those of here."""
-    shoes(tmp_path / "shoes.npz")
+    shoes(tmp_path / name)
     there = tmp_path / "there"
     wish = {
         "methods": ["near", "kmeans-full"],
         "levels": ["10%"],
         "schedule": "smoke",
-        "dataset": tmp_path / "shoes.npz",
+        "dataset": tmp_path / name,
         "plugins": [PLUGINS / "simple.py"],
     }
     sent: list[Parcel] = []

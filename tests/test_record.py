@@ -23,6 +23,7 @@ from bench.records.scoring import (
     headline,
     headline_name,
     score,
+    thinned,
 )
 
 # Class 0 is cluster 1, class 1 is cluster 2; of class 2 one is in each, and cluster 0 is empty.
@@ -300,3 +301,21 @@ def test_statuses(make_trial: Callable[..., Trial]) -> None:
     assert set(STATUSES) - set(FAILURES) == {"ok", "n/a"}
     with pytest.raises(ValueError, match="status is 'done'; expected one of ok, failed, timeout"):
         record.make(make_trial(), "done")
+
+
+@given(st.integers(0, 400), st.integers(2, 60))
+def test_a_history_is_thinned_evenly(n: int, most: int) -> None:
+    kept = [row["step"] for row in thinned([{"step": i} for i in range(n)], most)]
+    assert len(kept) == min(n, most)
+    if n:
+        assert (kept[0], kept[-1]) == (0, n - 1)
+    gaps = np.diff(kept)
+    assert len(gaps) == 0 or (gaps.min() >= 1 and np.ptp(gaps) <= 1)
+
+
+def test_a_record_keeps_a_thinned_history(make_trial: Callable[..., Trial]) -> None:
+    history = [{"step": i} for i in range(200)]
+    made = record.make(make_trial(), "ok", history=history)
+    assert made["history"] == thinned(history)
+    assert len(made["history"]) == record.MOST_ROWS
+    assert len(history) == 200

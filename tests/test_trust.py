@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from bench.cli import app
 from bench.core.errors import BenchError
 from bench.core.trial import Trial, check_name
+from bench.records.scoring import MOST_ROWS
 from bench.records.store import Store, dump_record, merge, read_record
 
 MakeRecord = Callable[..., dict[str, Any]]
@@ -160,7 +161,9 @@ def test_further_fields_stay(theirs: Store) -> None:
 
 def test_committed_records_are_read_as_they_are_written() -> None:
     for path in Store(Path(__file__).parent.parent / "results").paths():
-        assert dump_record(read_record(path)) == path.read_text()
+        record = read_record(path)
+        assert dump_record(record) == path.read_text()
+        assert len(record.get("history", [])) <= MOST_ROWS
 
 
 # --- Merging -------------------------------------------------------------------------------------

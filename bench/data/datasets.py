@@ -255,6 +255,28 @@ def own_path(name: str) -> Path | None:
         raise BenchError(f"{name[:80]!r} cannot be a path: {error}") from error
 
 
+def as_file(path: Path) -> Path:
+    """A user's own images as one `.npz` file: `path` itself, or of a folder a copy in the cache.
+
+    `load` gives the same dataset for the copy as for the folder, name and digest included.
+
+    Raises
+    ------
+    BenchError
+        The folder cannot be used, or the cache cannot be written.
+    """
+    if not path.is_dir():
+        return path
+    data = load(str(path), log=_LOGGER.debug)  # its warnings were said when the run began
+    copy = cache_dir() / "datasets" / "whole" / data.digest[:24] / f"{path.resolve().name}.npz"
+    if not copy.exists():
+        arrays = {"X": data.X, "y": data.y, "n_train": data.n_train}
+        names = np.array(data.class_names, dtype=str)
+        with said_if_unwritable(copy.parent, CACHE_CURE), written_whole(copy) as file:
+            np.savez(file, **arrays, class_names=names)  # type: ignore[arg-type]
+    return copy
+
+
 def _read_images(path: Path, say: Log) -> content.Own:
     """A folder of images, which are decoded once: every trial of a run loads them again."""
     copy = cache_dir() / "datasets" / f"folder-{folder.fingerprint(path)[:24]}.npz"

@@ -6,7 +6,7 @@ Scoring happens here, from the labels that a method returned; no method sees wha
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict, cast, get_args
 
 import numpy as np
@@ -20,6 +20,7 @@ from methods.toolkit.naming import misnamed
 SCHEMA = 1
 Status = Literal["ok", "failed", "timeout", "out-of-memory", "crashed", "n/a"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+MOST_ROWS = 50  # of a history
 OF_OK = ("n_labels", "headline", "subsets", "cluster_sizes", "cost", "environment", "history")
 
 
@@ -326,7 +327,10 @@ def whose_fit(trial: Trial) -> dict[str, Any]:
 
 
 def make(trial: Trial, status: str, **parts: Any) -> Record:
-    """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...)."""
+    """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...).
+
+    Its history is `thinned`.
+    """
     if status not in STATUSES:
         raise ValueError(f"status is {status!r}; expected one of {', '.join(STATUSES)}")
     head = {
@@ -335,7 +339,20 @@ def make(trial: Trial, status: str, **parts: Any) -> Record:
         "identity": trial.identity,
         "status": status,
     }
+    if "history" in parts:
+        parts["history"] = thinned(parts["history"])
     return cast(Record, head | parts)
+
+
+def thinned(history: Sequence[dict[str, Any]], most: int = MOST_ROWS) -> list[dict[str, Any]]:
+    """At most `most` rows of a history, evenly spaced, the first and the last among them.
+
+    Records are kept for good and read in diffs: a figure needs no more of a curve.
+    """
+    if len(history) <= most:
+        return list(history)
+    kept = np.linspace(0, len(history) - 1, most).round().astype(int)
+    return [history[i] for i in kept]
 
 
 def error_message(record: Record) -> str | None:

@@ -1,8 +1,8 @@
 """A job that travels to a worker of a cluster, what the worker does with it, and what comes back.
 
 A worker that sees the folders of the run (a shared file system) works in them. Any other has the
-cache of its own machine, for data, stages and fits; it is sent the plugins and, once, a file of
-images, and sends its records, their views and its log back.
+cache of its own machine, for data, stages and fits; it is sent the plugins and, once, the user's
+images as one file, and sends its records, their views and its log back.
 """
 
 from __future__ import annotations
@@ -121,12 +121,24 @@ def pack(job: Job, log: str, timeout_s: float | None, memory: int | None, marker
     foreign = [other for other in others if other not in job.trials]
     records = [found for other in foreign if (found := store.read_current(other)) is not None]
     plugins = tuple((Path(path).name, Path(path).read_bytes()) for path in job.plugins)
-    source = Path(job.source)
+    file = _file(job)
     data = None
-    if source.is_file():
-        data = DataFile(source.name, _digest(source, source.stat().st_mtime_ns))
+    if file is not None:
+        data = DataFile(file.name, _digest(file, file.stat().st_mtime_ns))
     texts = tuple(dump_record(record) for record in records)
     return Parcel(job, log, timeout_s, memory, marker, plugins, texts, data)
+
+
+def _file(job: Job) -> Path | None:
+    """The file that holds the user's own images; None for a dataset that any machine has."""
+    if datasets.own_path(job.source) is None:
+        return None
+    return _as_file(Path(job.source), job.trials[0].dataset_digest)
+
+
+@lru_cache
+def _as_file(source: Path, digest: str) -> Path:  # digest: other images have another file
+    return datasets.as_file(source)
 
 
 @lru_cache
@@ -138,8 +150,10 @@ def _digest(path: Path, changed_ns: int) -> str:
 
 def with_data(parcel: Parcel) -> Parcel:
     """The same with the content of the file of images."""
+    file = _file(parcel.job)
+    assert file is not None
     assert parcel.data is not None
-    content = Path(parcel.job.source).read_bytes()
+    content = file.read_bytes()
     return replace(parcel, data=replace(parcel.data, content=content))
 
 

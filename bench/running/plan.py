@@ -15,6 +15,7 @@ from bench.running.costs import Costs, _print_costs
 from bench.running.job import Job
 from bench.running.stages import StageStore
 from methods import registry
+from methods.method import stage_resumes
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class Task:
     job: Job
     needs: tuple[str, ...] = ()
     seconds: float | None = None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it goes on from a checkpoint after it was killed."""
+        if self.job.stage:
+            return stage_resumes(self.job.stage.partition("/")[0])
+        return registry.get(fitted_as(self.job.trials[0]).method).tags.resumes
 
     @property
     def title(self) -> str:

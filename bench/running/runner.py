@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -41,18 +42,27 @@ class Limits:
     jobs : how many processes at a time.
     timeout_s : seconds after which a job is killed; None sets no limit.
     memory : bytes at more than which a job is killed, with all that it has started; None: no limit.
+    until : when the time for all is up, as `time.monotonic` counts; None: never. What is known to
+        take longer and keeps no checkpoints is not started; what runs then is stopped.
     """
 
     jobs: int = 1
     timeout_s: float | None = None
     memory: int | None = None
+    until: float | None = None
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the time is up."""
+        return math.inf if self.until is None else self.until - time.monotonic()
 
 
 @dataclass
 class Summary:
     """How a run ended: trials per status, and whether it was stopped before `not_run` trials.
 
-    `reason` says why it was stopped, if it was not a person who did.
+    `reason` says why it was stopped, if it was not a person who did. A run whose time is up is not
+    stopped, but `out_of_time`: it ended as it was asked to.
     `failed_before` counts trials that were asked for, failed in an earlier run and were left so.
     `seconds` is what the run took, `work_seconds` what methods took in fits and stages that ended,
     all processes together, `jobs` at a time; 0 under dask, which tells nothing of that. `misnamed`
@@ -64,6 +74,7 @@ class Summary:
     counts: dict[str, int]
     failed_before: int = 0
     stopped: bool = False
+    out_of_time: bool = False
     reason: str = ""
     not_run: int = 0
     broken_plugins: int = 0
@@ -164,7 +175,13 @@ class Runner:
         while (self._waiting or self._running) and not self._stop.is_set():
             while self._has_room() and (task := self._next()) is not None:
                 self._submit(executor, task)
-            done, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
+            if self._stop.is_set():
+                return
+            if self.limits.left_s <= 0 or (not self._running and self._waiting):
+                self.summary.out_of_time = True
+                return
+            left_s = max(0.0, min(0.5, self.limits.left_s))
+            done, _ = wait(self._running, timeout=left_s, return_when=FIRST_COMPLETED)
             for future in done:
                 running = self._running.pop(future)
                 self.display.finish(running.number)
@@ -198,17 +215,24 @@ class Runner:
             self._server.close()
 
     def _next(self) -> Task | None:
-        """The first task that can start; tasks whose stage failed are recorded as failed."""
+        """The first task that can start; tasks whose stage failed are recorded as failed.
+
+        What is known not to end in time, nor to go on another time, cannot start.
+        """
         for task in list(self._waiting):
             ended = [self._outcomes[key] for key in task.needs if key in self._outcomes]
             failed = [outcome for outcome in ended if outcome.status != "ok"]
             if failed:
                 self._waiting.remove(task)
                 self._finish(task, failed[0], self._records_of(task))
-            elif len(ended) == len(task.needs):
+            elif len(ended) == len(task.needs) and (task.resumes or self._ends_in_time(task)):
                 self._waiting.remove(task)
                 return task
         return None
+
+    def _ends_in_time(self, task: Task) -> bool:
+        """Whether it is not known to take longer than there is time."""
+        return (task.seconds or 0.0) <= self.limits.left_s
 
     def _submit(self, executor: Executor, task: Task) -> None:
         number, earlier = id(task), self._records_of(task)

@@ -106,7 +106,7 @@ class SCAN(Method):
     SCAN, keras.io, 2021.
     """
 
-    tags: ClassVar[Tags] = Tags(uses_labels=False, family="scan", columns="clusters")
+    tags: ClassVar[Tags] = Tags(uses_labels=False, family="scan", columns="clusters", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pretrain_epochs": 8, "width": 32, "epochs": 20, "batch_size": 512, "lr": 1e-3}
         | {"finetune_epochs": 2, "finetune_batch_size": 512, "selflabel_epochs": 2},
@@ -353,7 +353,11 @@ class SSSCAN(SCAN):
     """
 
     tags: ClassVar[Tags] = Tags(
-        needs_every_class=True, without_labels="scan", family="scan", columns="clusters"
+        needs_every_class=True,
+        without_labels="scan",
+        family="scan",
+        columns="clusters",
+        resumes=True,
     )
 
     label_weight: float = 1.0

@@ -27,7 +27,7 @@ from methods.toolkit.training import (
 )
 
 
-@stage(version=1)
+@stage(version=1, resumes=True)
 def autoencoder(
     X: np.ndarray,
     *,

@@ -25,7 +25,7 @@ BLOCK = 4096  # rows; their products with 2,000 centres are 33 MB
 FEW = 0.3  # distances per row that cost less one by one than all of them in one product
 
 
-@stage(version=1)
+@stage(version=1, resumes=True)
 def kmeans(
     X: np.ndarray,
     *,

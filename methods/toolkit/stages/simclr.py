@@ -110,7 +110,7 @@ class SimCLR(nn.Module):
         return self.projection(self.encoder(images))
 
 
-@stage(version=1)
+@stage(version=1, resumes=True)
 def simclr(
     X: np.ndarray,
     *,
