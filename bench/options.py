@@ -78,6 +78,14 @@ Jobs = Annotated[
     str, typer.Option(help="Processes at a time, which share the threads; auto: one for each core.")
 ]
 Timeout = Annotated[str, typer.Option(help="Limit for one trial: 90s, 30m, 3h or none.")]
+For = Annotated[
+    str,
+    typer.Option(
+        "--for",
+        help="Time for the whole run: 9m, 2h or none. What is known to take longer, and keeps no "
+        "checkpoints, is not started; what runs at the end goes on another time.",
+    ),
+]
 Memory = Annotated[
     str, typer.Option(help="Limit for one trial, with all that it starts: 512M, 8G or none.")
 ]
@@ -128,13 +136,13 @@ def check_levels(levels: Iterable[str]) -> None:
             Level.parse(level)
 
 
-def parse_timeout(text: str) -> float | None:
+def parse_timeout(text: str, option: str = "--timeout") -> float | None:
     """``90s``, ``30m`` or ``3h`` as seconds; ``none`` sets no limit."""
     if text == "none":
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if not match or float(match[1]) == 0:
-        raise BenchError(f"--timeout is {text!r}; expected a time such as 90s, 30m or 3h, or none")
+        raise BenchError(f"{option} is {text!r}; expected a time such as 90s, 30m or 3h, or none")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 

@@ -29,6 +29,7 @@ def run(
     results: str | Path | None = None,
     jobs: int | str = 1,
     timeout_s: float | None = None,
+    for_s: float | None = None,
     memory: str | int | None = None,
     device: str = "auto",
     backend: str = "local",
@@ -58,6 +59,8 @@ def run(
     jobs : processes at a time, which share the threads of this machine; ``"auto"``: one for each
         core as far as memory allows.
     timeout_s : seconds after which a trial or stage is killed; None sets no limit.
+    for_s : seconds that the whole run may take: nothing is started that is known to take longer and
+        keeps no checkpoints; what runs then goes on another time. None sets no limit.
     memory : bytes, or a text such as ``"8G"``, at more than which a trial or stage is killed, with
         all that it has started; None sets no limit.
     device : ``auto``, ``cpu`` or ``cuda``.
@@ -94,6 +97,7 @@ def run(
         results=folder,
         jobs=jobs,
         timeout_s=timeout_s,
+        for_s=for_s,
         device=device,
         backend=backend,
         scheduler=scheduler,

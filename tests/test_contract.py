@@ -11,7 +11,7 @@ import pytest
 from bench.core.trial import Trial, fitted_as
 from methods import registry
 from methods import testing as checks
-from methods.method import Arrays, Context, Method, Tags
+from methods.method import Arrays, Checkpoint, Context, Method, Tags
 from methods.registry import Entry
 from methods.testing import CHECKS, run_checks
 
@@ -29,13 +29,16 @@ class Lent:
 
     A check that asks twice for a fit gets another one the second time. Where a check has a context
     of its own it fits anew; its stages may be lent. The arrays of stages are read-only, as in the
-    suite.
+    suite. `asked` has the checkpoints that a fit asked for, its stages' own left out, and `keeping`
+    the methods that asked for any.
     """
 
     def __init__(self) -> None:
         self.fits: dict[object, Method] = {}
         self.stages: dict[object, Arrays] = {}
         self.given: set[object] = set()  # to the check that is running
+        self.asked: list[str] = []
+        self.keeping: set[str] = set()
         self._fitted = checks.fitted
         self._stage = Context.stage
 
@@ -51,7 +54,9 @@ class Lent:
         if context is not None or not X.flags.writeable or key in self.given:
             return self._fitted(entry, X, y, context, seed)
         if key not in self.fits:
+            self.asked.clear()
             self.fits[key] = self._fitted(entry, X, y, context, seed)
+            self.keeping |= {entry.name} if self.asked else set()
         self.given.add(key)
         return self.fits[key]
 
@@ -64,13 +69,14 @@ class Lent:
         random_state: Any,
         **params: Any,
     ) -> Arrays:
-        asked = sorted(params.items())
-        key = function, X.shape, X.tobytes(), random_state, repr(asked)
+        key = function, X.shape, X.tobytes(), random_state, repr(sorted(params.items()))
         if key not in self.stages:
+            before = len(self.asked)
             found = self._stage(context, function, X, random_state=random_state, **params)
             for array in found.values():
                 array.flags.writeable = False
             self.stages[key] = found
+            del self.asked[before:]
         return self.stages[key]
 
 
@@ -85,6 +91,13 @@ def lent(all_lent: Lent, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lent]:
     all_lent.given.clear()
     monkeypatch.setattr(checks, "fitted", all_lent.fitted)
     monkeypatch.setattr(Context, "stage", lambda self, *a, **more: all_lent.stage(self, *a, **more))
+    checkpoint = Context.checkpoint
+
+    def noted(self: Context, name: str) -> Checkpoint:
+        all_lent.asked.append(name)
+        return checkpoint(self, name)
+
+    monkeypatch.setattr(Context, "checkpoint", noted)
     return all_lent
 
 
@@ -97,6 +110,14 @@ def test_method(
     if check.__name__ in AFRESH:
         monkeypatch.setattr(Context, "stage", lent._stage)
     check(registry.get(name))
+
+
+@pytest.mark.filterwarnings("ignore:SCAN collapsed", "ignore:self-labelling stopped")
+@pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).tags.resumes])
+def test_who_says_that_it_resumes_keeps_checkpoints(name: str, lent: Lent) -> None:
+    X, y, _ = checks.sample()
+    lent.fitted(registry.get(name), X, y)
+    assert name in lent.keeping
 
 
 @pytest.mark.filterwarnings("ignore:SCAN collapsed")

@@ -5,24 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 import pytest
 from rig import Rig
 
-from bench import checks
+import bench
+from bench.core.errors import BenchError
 from bench.core.trial import Trial
+from bench.options import parse_timeout
 from bench.running import runner
 from bench.running.execution import Outcome
 from bench.running.job import Job
 from bench.running.runner import Limits
 from methods import registry
-from methods.method import Arrays, Checkpoint, Context, Method, Tags
+from methods.method import Method, Tags
 
 MakeTrial = Callable[..., Trial]
 LONG = 1000.0  # seconds
-registry.discover()
 
 
 @pytest.fixture
@@ -94,22 +94,22 @@ def test_a_stage_that_keeps_none_is_not_started(
     assert begun == ["kmeans/1"]
 
 
-@pytest.mark.filterwarnings("ignore:SCAN collapsed", "ignore:self-labelling stopped")
-@pytest.mark.parametrize("name", [n for n in registry.names() if registry.get(n).tags.resumes])
-def test_who_says_that_it_resumes_keeps_checkpoints(name: str) -> None:
-    asked = []
+def test_a_run_ends_in_time(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too little for anything: it says what is left, and that is no failure."""
+    ran = bench.run("kmeans", "5%", dataset="digits", results=tmp_path / "r", for_s=1e-3)
+    assert (ran.exit_status, ran.counts, ran.not_run, ran.out_of_time) == (0, {}, 1, True)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the time is up with 1 trials left; what is done is kept" in said
+    assert not list((tmp_path / "r").rglob("*.json"))
 
-    class Noting(Context):
-        def checkpoint(self, name: str) -> Checkpoint:
-            asked.append(name)
-            return super().checkpoint(name)
 
-        def stage(self, function: Any, X: np.ndarray, **params: Any) -> Arrays:
-            return Context().stage(function, X, **params)  # a stage has checkpoints of its own
-
-    X, y, _ = checks.sample()
-    checks.fitted(registry.get(name), X, y, Noting())
-    assert asked
+def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="for_s is 0; expected seconds above 0"):
+        bench.run("kmeans", dataset="digits", results=tmp_path, for_s=0)
+    with pytest.raises(BenchError, match="--for is 'soon'; expected a time such as 90s"):
+        parse_timeout("soon", "--for")
 
 
 def test_with_time_enough_all_is_as_without(rig: Rig, make_trial: MakeTrial) -> None:

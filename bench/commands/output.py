@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.core.trial import Trial
     from bench.running.runner import Summary
 
+GOES_ON = "what is done is kept, and the same command goes on from there"
 COMMITTED = Path("results")  # of a checkout
 NEW = "*: new in this run."
 ALL_NEW = "All that is shown is new in this run."
@@ -134,12 +135,13 @@ def print_summary(summary: Summary, out: Console, err: Console) -> None:
         say(err, f"warning: {warning}")
     if summary.unwritten:
         say(err, f"error: {summary.unwritten}")
+    if summary.out_of_time:
+        say(out, f"the time is up with {summary.not_run} trials left; {GOES_ON}")
     if summary.stopped:
         why = f", because {summary.reason}," if summary.reason else ""
         say(
             err,
-            f"stopped{why} with {summary.not_run} trials left; what is done is kept, and the same "
-            "command goes on from there",
+            f"stopped{why} with {summary.not_run} trials left; {GOES_ON}",
         )
 
 

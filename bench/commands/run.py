@@ -17,6 +17,7 @@ from bench.options import (
     DatasetName,
     Device,
     DryRun,
+    For,
     Jobs,
     Levels,
     Memory,
@@ -54,6 +55,7 @@ def run(
     change: Changes = None,
     jobs: Jobs = "auto",
     timeout: Timeout = "3h",
+    time: For = "none",
     memory: Memory = "none",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -71,7 +73,8 @@ def run(
             "say what to run: either methods by name, or --all (`bench list` shows them)"
         )
     levels = ["shares"] if level is None else split_commas(level)
-    wanted, changes, limit = parse_seeds(seeds), parse_changes(change or []), parse_timeout(timeout)
+    wanted, changes = parse_seeds(seeds), parse_changes(change or [])
+    limit, whole = parse_timeout(timeout), parse_timeout(time, "--for")
     check_choices(
         protocol=protocol,
         selection=selection,
@@ -111,6 +114,7 @@ def run(
         results=results,
         jobs=jobs,
         timeout_s=limit,
+        for_s=whole,
         device=device,
         backend=backend,
         scheduler=scheduler,

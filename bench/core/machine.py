@@ -17,6 +17,7 @@ from bench.core.choices import check_choices
 from bench.core.errors import BenchError
 
 NVIDIA = Path("/dev/nvidiactl")  # there where its driver is loaded
+MPS_PIPES = "/tmp/nvidia-mps"  # the default of NVIDIA's daemon
 MEMORY_OF_A_JOB = 3  # GiB; fits of 70,000 images take 1 to 3
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 
@@ -52,6 +53,15 @@ def has_native_bf16() -> bool:
     """Whether the processor multiplies bf16 matrices natively (Linux tells; elsewhere False)."""
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+
+
+def has_mps() -> bool:
+    """Whether NVIDIA's Multi-Process Service takes the processes of this user.
+
+    Without it processes on one GPU take turns; with it they run at the same time. Its daemon
+    listens in the folder that ``CUDA_MPS_PIPE_DIRECTORY`` names.
+    """
+    return (Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", MPS_PIPES)) / "control").exists()
 
 
 def resolve_device(device: str) -> str:

@@ -68,6 +68,7 @@ def run(
     results: str | Path,
     jobs: int | str = 1,
     timeout_s: float | None = None,
+    for_s: float | None = None,
     device: str = "auto",
     backend: str = "local",
     scheduler: str | None = None,
@@ -85,6 +86,7 @@ def run(
     jobs : processes at a time; the threads of this machine are divided among them. ``"auto"``:
         see `machine.resolve_jobs`, `Cluster.jobs`.
     timeout_s : seconds after which a trial or stage is killed; None sets no limit.
+    for_s : seconds that the whole run may take (`Limits.until`); None: as long as it needs.
     device : ``auto``, ``cpu`` or ``cuda``.
     backend, scheduler : ``local``, or ``dask`` with the address of a scheduler.
     memory : bytes, or a text such as ``"8G"``, at more than which a trial or stage is killed, with
@@ -104,7 +106,8 @@ def run(
     start = time.monotonic()
     limit = parse_memory(memory)
     folder = Path(results)
-    _check_options(wish, folder, timeout_s, device, backend, rerun)
+    _check_options(wish, folder, {"timeout_s": timeout_s, "for_s": for_s}, device, backend, rerun)
+    until = None if for_s is None else start + for_s
     on_dask = dask_cluster(scheduler, folder.resolve()) if backend == "dask" else None
     with _means(jobs, device, on_dask, console, dry_run=dry_run) as means:
         problems = registry.discover(wish.plugins)
@@ -117,7 +120,7 @@ def run(
             means.server.close()
         summary = Summary({})
         if not dry_run:
-            limits = Limits(means.jobs, timeout_s, limit)
+            limits = Limits(means.jobs, timeout_s, limit, until)
             summary = _carry_out(plan, limits, around, console, means)
         summary.asked = plan.asked
     summary.broken_plugins = len(problems)
@@ -245,7 +248,7 @@ def _template(wish: Wish, results: Path, means: Means, rerun: str | None) -> Job
 def _check_options(
     wish: Wish,
     results: Path,
-    timeout_s: float | None,
+    times: Mapping[str, float | None],
     device: str,
     backend: str,
     rerun: str | None,
@@ -261,10 +264,9 @@ def _check_options(
         rerun=rerun,
     )
     seed_list(wish.seeds)
-    if timeout_s is not None and not timeout_s > 0:
-        raise BenchError(
-            f"timeout_s is {timeout_s}; expected seconds above 0, or None for no limit"
-        )
+    for name, given in times.items():
+        if given is not None and not given > 0:
+            raise BenchError(f"{name} is {given}; expected seconds above 0, or None for no limit")
     if not wish.levels:
         raise BenchError("no level is given; expected some such as 5% or 500")
     if results.exists() and not results.is_dir():

@@ -11,6 +11,12 @@ from bench.core.errors import BenchError, WriteError
 from bench.core.files import check_writable
 from bench.data import datasets
 
+MPS = {  # several processes at a time did 340 trials in 7 minutes, one at a time take turns
+    True: ", with MPS: several jobs at a time are worth it",
+    False: ", without MPS: jobs would take turns; for more than one start NVIDIA's daemon "
+    "(nvidia-cuda-mps-control -d)",
+}
+
 
 def examine(log: Callable[[str], None]) -> dict[str, Any]:
     """All that there is to know, as ``bench doctor --json`` prints it.
@@ -29,6 +35,7 @@ def examine(log: Callable[[str], None]) -> dict[str, Any]:
         "native_bf16": machine.has_native_bf16(),
         "memory_gib": round(machine.memory_gib(), 1),
         "accelerator": machine.accelerator("cuda") if torch.cuda.is_available() else None,
+        "mps": machine.has_mps() if torch.cuda.is_available() else None,
         "versions": machine.versions(),
         "cache": cache,
         "data": images,
@@ -69,7 +76,7 @@ def as_text(found: dict[str, Any]) -> str:
         [
             f"processor   {found['processor']}, {found['cores']} cores, bf16 products: {bf16}",
             f"memory      {found['memory_gib']} GiB",
-            f"accelerator {found['accelerator'] or 'none'}",
+            f"accelerator {found['accelerator'] or 'none'}{MPS.get(found['mps'], '')}",
             f"versions    {versions}",
             f"cache       {'' if usable else 'not usable: '}{kept}",
             f"data        {data}",
