@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -54,7 +55,17 @@ SETTINGS = PLAIN | {
 }
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 STAND_IN = re.compile(r"#fe[0-9a-f]{4}")
-INHERITED = {"stroke-linejoin: round", "stroke-linecap: butt"}  # said once, at the root
+NEEDLESS = {  # what is so anyway, or said once at the root
+    "stroke-linejoin: round",
+    "stroke-linejoin: miter",
+    "stroke-linecap: butt",
+    "stroke-dashoffset: 0",
+    "text-anchor: start",
+    "stroke-width: 1",
+}
+TEXT = f"{{{SPACE}}}text"
+GROUP = f"{{{SPACE}}}g"
+USE = f"{{{SPACE}}}use"
 
 
 @dataclass(frozen=True)
@@ -96,16 +107,17 @@ def write(figure: Figure, about: About) -> str:
     with mpl.rc_context({"svg.hashsalt": about.name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     root = ElementTree.fromstring(file.getvalue())
-    prefix = _identifier(about.name)
+    prefix = "c" + hashlib.sha256(about.name.encode()).hexdigest()[:6]
     _drop(root, f"{{{SPACE}}}metadata", f"{{{SPACE}}}style")
     _merge_markers(root)
     _shorten_ids(root, prefix)
     rules = _shorten(root, prefix)
     _flatten(root)
+    _gather(root)
     box = root.get("viewBox", "")
     root.attrib.clear()
     root.attrib.update(
-        {"id": prefix, "class": "chart", "viewBox": _rounded(box), "role": "img"}
+        {"class": f"chart {prefix}", "viewBox": _rounded(box), "role": "img"}
         | {"aria-labelledby": f"{prefix}-t {prefix}-d"}
     )
     heads = [("title", f"{prefix}-t", about.title), ("desc", f"{prefix}-d", about.description)]
@@ -155,14 +167,6 @@ def _variables(selector: str, mode: str, used: Iterable[str]) -> str:
     return f"{selector}{{color-scheme:{mode};{';'.join(pairs)}}}"
 
 
-def _identifier(name: str) -> str:
-    """`name` as an id that CSS needs no escapes for; what is changed gets a hash of its own."""
-    simple = re.sub(r"[^A-Za-z0-9_-]", "-", name)
-    if simple == name and name[:1].isalpha():
-        return name
-    return f"f-{simple}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
 def _drop(root: ElementTree.Element, *tags: str) -> None:
     for parent in list(root.iter()):
         for child in [child for child in parent if child.tag in tags]:
@@ -180,7 +184,7 @@ def _merge_markers(root: ElementTree.Element) -> None:
             same[key] = first.setdefault(shape, key)
             if same[key] != key:
                 defs.remove(path)
-    for use in root.iter(f"{{{SPACE}}}use"):
+    for use in root.iter(USE):
         key = use.get(LINK, "")[1:]
         use.set(LINK, f"#{same.get(key, key)}")
 
@@ -207,7 +211,7 @@ def _shorten_ids(root: ElementTree.Element, prefix: str) -> None:
 
 
 def _shorten(root: ElementTree.Element, prefix: str) -> str:
-    """Numbers of one decimal, styles as classes; the rules of these."""
+    """Numbers of one decimal, declarations as classes; the rules of these."""
     classes: dict[str, str] = {}
     for element in root.iter():
         for name in ("d", "x", "y", "width", "height", "transform", "points"):
@@ -215,37 +219,34 @@ def _shorten(root: ElementTree.Element, prefix: str) -> str:
                 element.set(name, _rounded(element.attrib[name]))
         if element.get("transform", "").startswith("rotate(0 "):
             del element.attrib["transform"]
-        style = _style(element.attrib.pop("style", ""))
+        style = _declarations(element.attrib.pop("style", ""))
         if style:
-            element.set("class", classes.setdefault(style, _letters(len(classes))))
-        if element.tag == f"{{{SPACE}}}text" and element.text:
-            element.text = element.text.strip("\n")
-        elif element.text is not None and not element.text.strip():
+            found = [classes.setdefault(one, _letters(len(classes))) for one in style]
+            element.set("class", " ".join(found))
+        if element.tag != TEXT and element.text is not None:
             element.text = None
         element.tail = None
-    rules = [f"#{prefix} .{name}{{{style}}}" for style, name in classes.items()]
-    whole = f"#{prefix}{{font-family:{FONTS};stroke-linejoin:round}}"
-    return "".join([whole, *rules])
+    rules = [f".{prefix} .{name}{{{style}}}" for style, name in classes.items()]
+    return "".join([f".{prefix}{{font-family:{FONTS};stroke-linejoin:round}}", *rules])
 
 
-def _style(style: str) -> str:
+def _declarations(style: str) -> list[str]:
     """Declarations in their shortest form, a colour of ours as what it is and as its variable."""
     found = []
     for declaration in filter(None, (part.strip() for part in style.split(";"))):
-        if declaration in INHERITED:
-            continue
         name, _, value = declaration.partition(": ")
+        if declaration in NEEDLESS or name == "font-family":
+            continue
         if name == "font":  # the family is the root's
             name, value = "font-size", value.split(" ")[0]
-        if name == "font-family":
-            continue
         value = _rounded(value).replace(", ", ",")
         if STAND_IN.fullmatch(value):
             ours = variable(value)
-            found.append(f"{name}:{COLOURS[ours][0]}")  # for who knows no variables
-            value = f"var(--{ours})"
-        found.append(f"{name}:{value}")
-    return ";".join(found)
+            # the first for who knows no variables
+            found.append(f"{name}:{COLOURS[ours][0]};{name}:var(--{ours})")
+        else:
+            found.append(f"{name}:{value}")
+    return found
 
 
 def _rounded(text: str) -> str:
@@ -268,10 +269,28 @@ def _flatten(element: ElementTree.Element) -> None:
     """Put the children of groups that say nothing in their place."""
     for child in list(element):
         _flatten(child)
-        if child.tag == f"{{{SPACE}}}g" and not child.attrib:
+        if child.tag == GROUP and not child.attrib:
             place = list(element).index(child)
             element.remove(child)
             for offset, inner in enumerate(list(child)):
                 element.insert(place + offset, inner)
-        elif child.tag in (f"{{{SPACE}}}defs", f"{{{SPACE}}}g") and not len(child):
+        elif child.tag == f"{{{SPACE}}}defs" and not len(child):
             element.remove(child)
+
+
+def _gather(element: ElementTree.Element) -> None:
+    """Say the classes of neighbours that are alike once, in a group around them."""
+    for child in element:
+        _gather(child)
+    children = list(element)
+    for child in children:
+        element.remove(child)
+    for (tag, classes), run in itertools.groupby(children, lambda x: (x.tag, x.get("class"))):
+        alike = list(run)
+        if tag in (TEXT, USE) and classes and len(alike) > 1:
+            group = ElementTree.SubElement(element, GROUP, {"class": classes})
+            for child in alike:
+                del child.attrib["class"]
+            group.extend(alike)
+        else:
+            element.extend(alike)
