@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from bench.core.levels import Level
 from bench.records.published import Figure as PublishedFigure
@@ -24,6 +24,7 @@ from bench.show.svg import About
 
 PUBLISHED = Style("ink", "o", (0, (3, 2)))
 DODGE = 0.3  # of a step: lines stand beside each other rather than on one another
+TICK_ROOM = 34  # units that a share takes above a plot
 ZERO_APART = 0.35  # decades left of the fewest labels, where 0 stands
 
 
@@ -179,8 +180,8 @@ def _series(
     zero = int((at["level"] == "0%").sum())
     if 0 < zero < len(at):
         x, y, low, high = (np.insert(part, zero, np.nan) for part in (x, y, low, high))
-    name, sign = str(rows["name"].iloc[0]), "+" if column == "gain" else ""
-    label = f"{name} {y[-1]:{sign}.3f}".replace("-0.", "−.").replace("0.", ".", 1)
+    name = str(rows["name"].iloc[0])
+    label = f"{name} {short(y[-1], '+' if column == 'gain' else '')}"
     return Series(name, label, x + shift, y, low, high, style, strong)
 
 
@@ -195,9 +196,16 @@ def _published(figures: Iterable[PublishedFigure], axis: _Axis) -> list[Series]:
     for key, values in by_source.items():
         pairs = sorted((axis.places[level], value) for level, value in values.items())
         x, y = (np.array(part) for part in zip(*pairs, strict=True))
+        if "0%" in values and len(values) > 1:
+            x, y = np.insert(x, 1, np.nan), np.insert(y, 1, np.nan)
         none = np.full(len(x), np.nan)
-        found.append(Series(key, key, x, y, none, none, PUBLISHED))
+        found.append(Series(key, f"{key} {short(y[-1])}", x, y, none, none, PUBLISHED))
     return found
+
+
+def short(value: float, sign: str = "") -> str:
+    """``.749``; ``+.021`` and ``−.004`` where the sign matters."""
+    return f"{value:{sign}.3f}".replace("-", "−").replace("0.", ".", 1)
 
 
 def _ticks(axes: Axes, axis: _Axis) -> None:
@@ -211,10 +219,20 @@ def _ticks(axes: Axes, axis: _Axis) -> None:
         lines.apart(axes, axis.zero)
     if axis.above:
         top = axes.secondary_xaxis("top")
-        top.xaxis.set_major_locator(FixedLocator(list(axis.above)))
-        top.set_xticks(list(axis.above), list(axis.above.values()))
+        shown = _with_room(axes, sorted(axis.above))
+        top.set_xticks(shown, [axis.above[place] for place in shown])
         top.tick_params(length=2, pad=2)
         top.spines["top"].set_visible(False)
+
+
+def _with_room(axes: Axes, places: Sequence[float]) -> list[float]:
+    """Those of `places` that have room for their text, the last one among them."""
+    shown: list[float] = []
+    for place in reversed(places):
+        x = axes.transData.transform((place, 0))[0]
+        if not shown or axes.transData.transform((shown[-1], 0))[0] - x >= TICK_ROOM:
+            shown.append(place)
+    return shown[::-1]
 
 
 def _tick(level: str) -> str:

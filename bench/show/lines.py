@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import IdentityTransform
 from sklearn.isotonic import isotonic_regression
 
 from bench.show import labels
@@ -64,7 +65,7 @@ def label_room(texts: Sequence[str]) -> float:
 
 def height_for(texts: Sequence[str]) -> float:
     """Units of a plot's height that so many names need."""
-    return max(LEAST_HEIGHT, PITCH * sum(len(_lines(text)) for text in texts))
+    return max(LEAST_HEIGHT, PITCH * sum(n_lines(text) for text in texts))
 
 
 def plot(figure: Figure, room: float) -> Axes:
@@ -105,18 +106,23 @@ def name_ends(axes: Axes, series: Sequence[Series]) -> None:
     ends = np.array([axes.transData.transform(one.end) for one in series])
     box = axes.get_window_extent()
     ends[:, 1] = np.clip(ends[:, 1], box.y0, box.y1)
-    heights = np.array([PITCH * len(_lines(one.label)) for one in series], dtype=float)
+    heights = np.array([PITCH * n_lines(one.label) for one in series], dtype=float)
     middles = spread(ends[:, 1], heights, box.y0 - BOTTOM / 2, box.y1 + TOP / 2)
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     start = box.x1 + LEADER
     for one, end, middle in zip(series, ends, middles, strict=True):
         xs = [end[0] + MARKER, max(end[0] + MARKER, box.x1 + 4), start]
-        leader = Line2D(xs, [end[1], end[1], middle], color=one.style.colour, linewidth=0.6)
-        leader.set(transform=None, gid=f"series:{one.name}")
-        figure.add_artist(leader)
+        leader(figure, xs, [end[1], end[1], middle], one.style)
         sample(figure, start, middle, one.style)
         write_lines(figure, start + SAMPLE + GAP, middle, one.label)
+
+
+def leader(figure: Figure, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
+    """A thin line through these places, in units, from a line's end to its name."""
+    found = Line2D(xs, ys, color=style.colour, linewidth=0.6)
+    found.set_transform(IdentityTransform())
+    figure.add_artist(found)
 
 
 def sample(figure: Figure, x: float, y: float, style: Style, joined: bool = True) -> None:
@@ -136,12 +142,12 @@ def sample(figure: Figure, x: float, y: float, style: Style, joined: bool = True
     )
 
 
-def write_lines(figure: Figure, x: float, y: float, text: str) -> None:
+def write_lines(figure: Figure, x: float, y: float, text: str, weight: str = "normal") -> None:
     """A text on the lines that it takes, from `x` on, its middle at `y`, in units."""
     found = _lines(text)
     for i, line in enumerate(found):
         place = y + PITCH * ((len(found) - 1) / 2 - i) - 0.35 * SIZE
-        figure.text(x, place, line, transform=None, fontsize=SIZE, va="baseline")
+        figure.text(x, place, line, transform=None, va="baseline", fontweight=weight)
 
 
 def spread(wanted: np.ndarray, heights: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -180,6 +186,11 @@ def frame(axes: Axes, values: np.ndarray, least: float = 0.0, most: float = 1.0)
 def apart(axes: Axes, x: float) -> None:
     """A dashed line at `x`: what is left of it is another thing."""
     axes.axvline(x, color=colour("faint"), linewidth=0.8, linestyle=(0, (4, 4)))
+
+
+def n_lines(text: str) -> int:
+    """How many lines a name takes."""
+    return len(_lines(text))
 
 
 def _lines(text: str) -> list[str]:
