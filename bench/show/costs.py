@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from bench.records.leaderboard import GPU
 from bench.show import lines, svg
@@ -23,8 +23,8 @@ LEAST_SECONDS = 0.01  # what takes less is drawn there: a logarithm has no place
 LARGE, RING = 6.5, 11.0  # of markers
 Against = Literal["seconds", "memory"]
 LABELS: dict[Against, str] = {
-    "seconds": "seconds (log): hollow the fit alone, filled with shared stages; ringed: a GPU's",
-    "memory": "peak memory of the process in MiB (log); ringed: on a GPU",
+    "seconds": "seconds (log): hollow the fit alone, filled with stages; ringed, dashed front: GPU",
+    "memory": "peak memory of the process in MiB (log); ringed, dashed front: GPU",
 }
 
 
@@ -107,9 +107,11 @@ def _points(rows: pd.DataFrame, order: Sequence[str], against: Against) -> list[
 
 
 def _cost_ticks(axes: Axes) -> None:
-    """Powers of ten, and where there are few of them 2 and 5 times as much."""
+    """Powers of ten, and where there are few of them more."""
     low, high = axes.get_xlim()
-    if high / low < 50:
+    if high / low < 5:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    elif high / low < 200:
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda number, _: f"{number:,g}")
@@ -162,7 +164,7 @@ def _name(axes: Axes, points: Sequence[Point], look: Mapping[str, Style]) -> Non
         lines.leader(figure, [box.x1 - 2, box.x1 + 4, start], [end, end, middle], look[point.name])
         lines.sample(figure, start, middle, look[point.name], joined=False)
         x, weight = start + lines.SAMPLE + lines.GAP, "bold" if point.name in best else "normal"
-        lines.write_lines(figure, x, middle, _label(point), weight)
+        lines.write_lines(figure, x, middle, _label(point), fontweight=weight)
 
 
 def _label(point: Point) -> str:

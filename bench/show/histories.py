@@ -21,7 +21,7 @@ N_LEVELS = len(LEVELS)
 STEPS = ("iteration", "step", "epoch")
 QUANTITIES = {"changed": "share of labels changed", "clusters_in_use": "clusters in use"}
 COLUMNS = 3  # panels beside each other
-LEFT, TOP, BOTTOM, HEIGHT = 56, 26, 40, 120  # units around a panel, and of it
+LEFT, TOP, BOTTOM, HEIGHT = 60, 26, 40, 120  # units around a panel, and of it
 WIDTH = 190
 MOST_MARKED = 40  # points; of more the line alone is drawn
 
@@ -121,7 +121,7 @@ def _curves(
     found: dict[tuple[str, str], tuple[str, list[tuple[float, float]]]] = {}
     for row in history:
         steps = next((name for name in STEPS if row.get(name) is not None), None)
-        part = str(row.get("stage") or row.get("phase") or "")
+        part = str(row.get("stage") or row.get("phase") or "").replace("_", " ")
         for quantity, value in row.items():
             wanted = quantity.endswith("loss") or quantity in (*QUANTITIES, "objective")
             if steps and wanted and isinstance(value, int | float) and np.isfinite(value):
@@ -140,8 +140,8 @@ def _series(panel: Panel, looks: Mapping[str, Style]) -> list[Series]:
     found = []
     for levels in alike.values():
         xs, ys = panel.curves[levels[0]]
-        ends = spaced(levels[0]), spaced(levels[-1])
-        label = ends[0] if len(levels) == 1 else f"{ends[0]} to {ends[1]}"
+        ends = list(dict.fromkeys((spaced(levels[0]), spaced(levels[-1]))))
+        label = "all levels" if len(levels) == len(looks) > 1 else " to ".join(ends)
         none, style = np.full(len(xs), np.nan), looks[levels[0]]
         if len(xs) > MOST_MARKED:
             style = Style(style.variable, "", style.dash)

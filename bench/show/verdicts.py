@@ -84,6 +84,8 @@ def _cells(finding: Finding) -> list[str]:
 
 def _axis(axes: Axes, middle: float, bottom: float) -> None:
     """The axis of differences, and the field of what counts as reproduced."""
+    head = {"ha": "center", "size": SMALL, "color": colour("faint")}
+    _text(axes, middle, HEAD - 10, "measured less published", **head)
     wide = _units(TOLERANCE)
     field = Rectangle((middle - wide, HEAD), 2 * wide, bottom - HEAD, facecolor=colour("grid"))
     field.set(alpha=0.6, zorder=0)
@@ -92,7 +94,7 @@ def _axis(axes: Axes, middle: float, bottom: float) -> None:
         x, heavy = middle + _units(tick), abs(tick) < TOLERANCE / 2
         shade = colour("ink" if heavy else "grid")
         axes.plot([x, x], [HEAD, bottom], color=shade, linewidth=0.8, zorder=0)
-        text = "published" if heavy else f"{tick:+.2f}".replace("-", "−")
+        text = "0" if heavy else f"{tick:+.2f}".replace("-", "−")
         _text(axes, x, bottom + 14, text, ha="center", size=SMALL)
 
 
