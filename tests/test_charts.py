@@ -464,7 +464,7 @@ def test_published_curves_are_dashed_beside_ours(made: dict[str, str]) -> None:
     name = "ss-dcec-paper Table 1 (acc on all)"
     ((_, y),) = points(made["supervision"], name)  # at 1 % alone
     assert heights(made["supervision"])(y) == pytest.approx(0.7371, abs=3e-3)
-    assert f"{name} .737" in texts(made["supervision"])
+    assert f"{name} .737 (1 %)" in texts(made["supervision"])
     both = texts(made["replication"])
     assert both.count("ACC on all images") == both.count("NMI on all images") == 1
     assert {"ss-dcec-paper Table 1 .802", "ss-dcec-paper Table 1 .725"} <= set(both)
