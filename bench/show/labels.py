@@ -13,6 +13,7 @@ FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine
 NAME_WIDTH = 36  # characters of a name in one line
 CLASS_WIDTH = 24  # characters of a class's name
 MOST_NAMED = 50  # classes along one axis
+MOST_COLUMNS = 100  # of a heat map
 MOST_WRITTEN = 30  # classes for whose values there is room
 MOST_LISTED = 20  # names in a caption
 
@@ -30,7 +31,24 @@ def drawable(text: str) -> str:
 
 def wrapped(name: str) -> str:
     """A long name, of a variant with many parameters, on several lines."""
-    return "\n".join(textwrap.wrap(drawable(name), NAME_WIDTH))
+    return "\n".join(lines(drawable(name)))
+
+
+def lines(name: str, most: int = NAME_WIDTH) -> list[str]:
+    """The lines that a name takes, of at most so many characters."""
+    return textwrap.wrap(name, most) or [name]
+
+
+def width(text: str, size: float) -> float:
+    """How wide a text of this size is, in the size's unit, as the font has it.
+
+    A character that it lacks is as wide as high: no other font has a wider one.
+    """
+    font = get_font(findfont(FONT))
+    font.set_size(size, 72)
+    font.set_text("".join(c for c in text if ord(c) in _known()))
+    lacking = sum(ord(c) not in _known() for c in text)
+    return font.get_width_height()[0] / 64 + lacking * size
 
 
 def class_texts(names: Sequence[str]) -> tuple[list[str], str]:
@@ -60,12 +78,18 @@ def named_every(n: int) -> int:
     return math.ceil(n / MOST_NAMED)
 
 
+def classes_per_column(n: int) -> int:
+    """Of so many classes how many share a column of a heat map."""
+    return math.ceil(n / MOST_COLUMNS)
+
+
 def axis_remark(names: Sequence[str]) -> str:
     """What the caption of a figure says of the classes along its axis; empty if they are plain."""
-    n, step = len(names), named_every(len(names))
+    n, step, shared = len(names), named_every(len(names)), classes_per_column(len(names))
     said = [
         class_texts(names)[1],
         f"Of {n:,} classes one in {step} is named." if step > 1 else "",
         f"Values are written for up to {MOST_WRITTEN} classes." if n > MOST_WRITTEN else "",
+        f"A column is the mean of {shared} classes." if shared > 1 else "",
     ]
     return " ".join(filter(None, said))
