@@ -1,0 +1,194 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const make = (tag, text = "", attributes = {}) => {
+    const made = document.createElement(tag);
+    made.textContent = text;
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    return made;
+  };
+
+  /* What is chosen stands in the address, so that it can be kept and sent. */
+  const chosen = new URLSearchParams(location.search);
+  const keep = (name, value) => {
+    if (value) chosen.set(name, value);
+    else chosen.delete(name);
+    const query = chosen.toString();
+    history.replaceState(null, "", `${location.pathname}${query && `?${query}`}${location.hash}`);
+  };
+
+  /* Boards: filter. */
+  const filters = document.getElementById("filters");
+  const boards = all("table.board");
+  const wanted = () => Object.fromEntries(new FormData(filters));
+  const boardFits = (board, want) =>
+    ["protocol", "selection", "schedule"].every((x) => !want[x] || want[x] === board.dataset[x]) &&
+    (!want.level || board.querySelector(`thead [data-level="${CSS.escape(want.level)}"]`));
+
+  function filterBoard(board, want) {
+    const least = Number(want.seeds || 0);
+    for (const cell of all("[data-level]", board)) {
+      cell.hidden = Boolean(want.level) && cell.dataset.level !== want.level;
+      if (cell.dataset.seeds) cell.classList.toggle("thin", Number(cell.dataset.seeds) < least);
+    }
+    let left = 0;
+    for (const row of board.tBodies[0].rows) {
+      const family = !want.family || row.dataset.family === want.family;
+      const seeds = !least || all("[data-seeds]:not([hidden]):not(.thin)", row).length > 0;
+      row.hidden = !(family && seeds);
+      left += !row.hidden;
+    }
+    return left;
+  }
+
+  function filter() {
+    const want = wanted();
+    const active = Object.values(want).some(Boolean);
+    let rows = 0;
+    let shown = 0;
+    for (const board of boards) {
+      const left = boardFits(board, want) ? filterBoard(board, want) : 0;
+      const section = board.closest("section");
+      const folded = section.closest("details");
+      (folded || section).hidden = left === 0;
+      if (folded && active && left) folded.open = true;
+      rows += left;
+      shown += left > 0;
+    }
+    document.getElementById("shown").textContent = active
+      ? `${rows} rows on ${shown} boards`
+      : "";
+  }
+
+  /* Boards: sort. The first column is text, others are numbers; what has none comes last. */
+  const valueOf = (row, index) => {
+    const cell = row.cells[index];
+    return index === 0 ? cell.textContent : Number(cell.dataset.value ?? NaN);
+  };
+
+  function sort(board, head, order) {
+    const index = head.cellIndex;
+    const sign = order === "ascending" ? 1 : -1;
+    const rows = [...board.tBodies[0].rows].sort((one, other) => {
+      const [a, b] = [valueOf(one, index), valueOf(other, index)];
+      if (index === 0) return sign * a.localeCompare(b, "en");
+      if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) - Number.isNaN(b);
+      return sign * (a - b);
+    });
+    board.tBodies[0].append(...rows);
+    for (const other of all("thead th", board)) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", order);
+  }
+
+  /* A level's headline is better the higher it is; ranks and seconds the lower. */
+  const firstOrder = (head) => (head.dataset.level ? "descending" : "ascending");
+
+  function sortAll(column, order) {
+    for (const board of boards) {
+      const head = all("thead th", board).find((x) => x.dataset.column === column);
+      if (head) sort(board, head, order);
+    }
+  }
+
+  function press(head) {
+    const column = head.dataset.column;
+    const again = head.getAttribute("aria-sort") === firstOrder(head);
+    const reversed = firstOrder(head) === "ascending" ? "descending" : "ascending";
+    const order = again ? reversed : firstOrder(head);
+    sortAll(column, order);
+    keep("sort", column);
+    keep("order", order);
+  }
+
+  for (const board of boards) {
+    for (const head of all("thead th", board)) {
+      const button = make("button", "", { type: "button" });
+      button.append(head.firstElementChild);
+      head.prepend(button);
+      button.addEventListener("click", () => press(head));
+    }
+    board.addEventListener("click", (event) => {
+      const row = event.target.closest("tbody tr");
+      const busy = event.target.closest("a") || String(getSelection());
+      if (row && !busy) row.querySelector("a").click();
+    });
+  }
+  for (const select of all("select", filters)) {
+    if (chosen.has(select.name)) select.value = chosen.get(select.name);
+    if (select.selectedIndex < 0) select.value = "";
+    select.addEventListener("change", () => {
+      keep(select.name, select.value);
+      filter();
+    });
+  }
+  filters.addEventListener("reset", () => {
+    for (const select of all("select", filters)) keep(select.name, "");
+    setTimeout(filter);
+  });
+  filters.hidden = false;
+  filter();
+  if (chosen.has("sort")) {
+    sortAll(chosen.get("sort"), chosen.get("order") === "ascending" ? "ascending" : "descending");
+  }
+
+  /* Cards: an address that points into what is folded opens it. */
+  function open() {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    const folded = target.closest("details");
+    if (!folded) return;
+    folded.open = true;
+    folded.scrollIntoView();
+    folded.querySelector("summary").focus({ preventScroll: true });
+  }
+  addEventListener("hashchange", open);
+  for (const link of all("a[href^='#']")) {
+    link.addEventListener("click", () => { if (link.hash === location.hash) open(); });
+  }
+  open();
+
+  /* Confusion matrices: any board and level of a method. */
+  function confusion(table, classes, rows) {
+    const head = make("tr");
+    head.append(make("th", "true class, % of its images", { scope: "col" }));
+    for (const name of [...classes, "none"]) head.append(make("th", name, { scope: "col" }));
+    table.tHead.replaceChildren(head);
+    table.tBodies[0].replaceChildren(...rows.map((counts, i) => {
+      const row = make("tr");
+      row.append(make("th", classes[i], { scope: "row" }));
+      const sum = counts.reduce((x, y) => x + y, 0);
+      for (const count of counts) {
+        const share = (sum ? (100 * count) / sum : 0).toFixed(1);
+        const cell = make("td", count ? share : "");
+        cell.style.setProperty("--p", share);
+        row.append(cell);
+      }
+      return row;
+    }));
+  }
+
+  for (const place of all(".confusions")) {
+    const choices = data.boards.flatMap((board) =>
+      Object.keys(board.confusion[place.dataset.name] ?? {}).map((level) => ({ board, level })));
+    if (choices.length < 2) continue;
+    const table = place.querySelector("table");
+    const select = make("select");
+    for (const { board, level } of choices) {
+      const text = `${board.title} · ${data.levels[level]}`;
+      const here = board.anchor === place.dataset.board && level === place.dataset.level;
+      const option = make("option", text);
+      option.selected = here;
+      select.append(option);
+    }
+    const label = make("label", "Confusion at ");
+    label.append(select);
+    place.prepend(label);
+    select.addEventListener("change", () => {
+      const { board, level } = choices[select.selectedIndex];
+      table.caption.textContent =
+        `Confusion of ${place.dataset.name}: ${board.title} · ${data.levels[level]}`;
+      confusion(table, board.classes, board.confusion[place.dataset.name][level]);
+    });
+  }
+})();
