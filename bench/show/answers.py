@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,19 +17,27 @@ from bench.show.sections import Section, headline_images
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a sentence: a text, and the anchor of the card if it is the name of a method."""
+
+    text: str
+    card: str = ""
+
+
+@dataclass(frozen=True)
 class FirstScreen:
     """Answers of the main board.
 
     Attributes
     ----------
     board : its dataset, protocol, selection and schedule; None without any headline.
-    answers : with the sentence of each.
+    answers : with the sentence of each, in parts (`linked`).
     devices : what methods were timed on, with its words, that of most methods first.
     data : for the form of the page, as `bench.records.advice.to_json` gives it.
     """
 
     board: tuple[str, ...] | None = None
-    answers: list[tuple[Answer, str]] = field(default_factory=list)
+    answers: list[tuple[Answer, list[Part]]] = field(default_factory=list)
     devices: list[tuple[str, str]] = field(default_factory=list)
     data: dict[str, Any] | None = None
 
@@ -44,13 +54,16 @@ class FirstScreen:
         )
 
 
-def first_screen(table: pd.DataFrame, trials: pd.DataFrame) -> FirstScreen:
+def first_screen(
+    table: pd.DataFrame, trials: pd.DataFrame, cards: Mapping[str, str]
+) -> FirstScreen:
     """What the page begins with.
 
     Parameters
     ----------
     table : what `bench.records.leaderboard.aggregate` made of `trials`.
     trials : the rows of `load_results`.
+    cards : the anchor of each name's card.
     """
     board = advice.main_board(table)
     if board is None:
@@ -60,8 +73,23 @@ def first_screen(table: pd.DataFrame, trials: pd.DataFrame) -> FirstScreen:
     timed = Counter(
         device for level in data["levels"] for one in level["entries"] for device in one["costs"]
     )
-    devices = [(device, DEVICES.get(device, device)) for device, _ in timed.most_common()]
-    return FirstScreen(board, [(one, advice.sentence(one)) for one in found], devices, data)
+    by_use = [device for device, _ in timed.most_common()]
+    devices = [(device, DEVICES.get(device, device)) for device in by_use]
+    parts = [(one, linked(advice.sentence(one), cards)) for one in found]
+    return FirstScreen(board, parts, devices, data | {"cards": dict(cards), "devices": by_use})
+
+
+def linked(sentence: str, cards: Mapping[str, str]) -> list[Part]:
+    """A sentence in parts, the names of methods in it apart, each with the anchor of its card.
+
+    Examples
+    --------
+    >>> linked("With ab, not with a.", {"a": "card-a", "ab": "card-ab"})[1:3]
+    [Part(text='ab', card='card-ab'), Part(text=', not with ', card='')]
+    """
+    longest = sorted(cards, key=len, reverse=True)
+    names = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest))})(?![\w-])")
+    return [Part(text, cards.get(text, "")) for text in names.split(sentence) if text]
 
 
 def lead(table: pd.DataFrame, trials: pd.DataFrame, section: Section) -> str:

@@ -33,7 +33,7 @@ class Picture:
             # Only what bench.show draws gets here; names in it are escaped where they are written.
             return Markup(svg_element(self.content.decode()))
         data = base64.b64encode(self.content).decode()
-        return Markup('<img src="data:image/png;base64,{}" alt="{}" loading="lazy">').format(
+        return Markup('<img src="data:image/png;base64,{}" alt="{}" decoding="async">').format(
             data, escape(self.alt)
         )
 

@@ -93,7 +93,7 @@ def contents(
     for board in boards:
         sections.draw(board, look, images)
         board.lead = answers.lead(table, trials, board)
-    given = answers.first_screen(table, trials)
+    given = answers.first_screen(table, trials, anchors)
     method_cards = _cards(records, boards, tables, anchors, store, images)
     main = [board for board in boards if board.key[:4] == given.board]
     return {

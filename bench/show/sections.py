@@ -181,7 +181,7 @@ def _entry(
         return Entry(cell, column.level, seeds=0)
     row = numbers.loc[(name, column.level)]
     value = None if pd.isna(row["headline_mean"]) else float(row["headline_mean"])
-    return Entry(replace(cell, best=cell.best and compared), column.level, value, int(row["n_seeds"]))
+    return Entry(replace(cell, best=compared and row["rank"] is not pd.NA and bool(cell.best)), column.level, value, int(row["n_seeds"]))
 
 
 def family_of(method: str) -> str:

@@ -18,6 +18,76 @@
     history.replaceState(null, "", `${location.pathname}${query && `?${query}`}${location.hash}`);
   };
 
+  /* The form: by the rules of bench/records/advice.py. */
+  const ROUNDING = 1e-9;
+  const short = (x) => x.toFixed(3).replace(/^0/, "");
+  const seconds = (x) => x.toLocaleString("en", x >= 10
+    ? { maximumFractionDigits: 0 } : { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+  function choices(level, device, limit) {
+    const left = level.entries.filter((one) => one.costs[device]?.seconds <= limit);
+    const best = left[0];
+    const near = left.filter((one) => one.accuracy >= best.accuracy - data.advice.near - ROUNDING);
+    const cost = (one) => one.costs[device].seconds;
+    return [
+      ["The best", best],
+      ["The best that uses unlabelled images", left.find((one) => one.uses_unlabelled)],
+      [`The cheapest within ${short(data.advice.near).replace(/0+$/, "")} of the best`,
+        near.length ? near.reduce((x, y) => (cost(y) < cost(x) ? y : x)) : undefined],
+    ];
+  }
+
+  function described(one, device) {
+    const made = make("dd");
+    if (!one) {
+      made.textContent = "none in that time";
+      return made;
+    }
+    made.append(make("a", one.method, { href: `#${data.advice.cards[one.method]}` }));
+    const interval = one.low === null ? "one seed" : `95 % ${short(one.low)} to ${short(one.high)}`;
+    made.append(`: ${short(one.accuracy)} (${interval}), ${seconds(one.costs[device].seconds)} s`);
+    return made;
+  }
+
+  function reply(form, output) {
+    const device = form.device?.value ?? data.advice.devices[0];
+    const [labels, limit] = [form.labels, form.seconds].map((x) => x.valueAsNumber);
+    const level = data.advice.levels.filter((x) => x.n_labels <= labels).at(-1);
+    if (!form.checkValidity()) {
+      output.replaceChildren(make("p", "Give a whole number of labels and a number of seconds."));
+    } else if (!level) {
+      const fewest = data.advice.levels[0].n_labels.toLocaleString("en");
+      output.replaceChildren(make("p", `The fewest labels measured are ${fewest}.`));
+    } else {
+      const list = make("dl");
+      for (const [text, one] of choices(level, device, limit)) {
+        list.append(make("dt", text), described(one, device));
+      }
+      output.replaceChildren(list);
+      if (level.n_labels !== labels) {
+        const measured = level.n_labels.toLocaleString("en");
+        output.append(make("p", `Measured with ${measured} labels.`, { class: "note" }));
+      }
+    }
+  }
+
+  const ask = document.getElementById("ask");
+  if (ask) {
+    const form = ask.querySelector("form");
+    const output = ask.querySelector("output");
+    for (const field of form.elements) {
+      if (chosen.has(field.name)) field.value = chosen.get(field.name);
+      if (field.selectedIndex === -1) field.selectedIndex = 0;
+      field.addEventListener("input", () => {
+        keep(field.name, field.value);
+        reply(form, output);
+      });
+    }
+    form.addEventListener("submit", (event) => event.preventDefault());
+    ask.hidden = false;
+    reply(form, output);
+  }
+
   /* Boards: filter. */
   const filters = document.getElementById("filters");
   const boards = all("table.board");
