@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.records.standings import BOARD_KEYS, SUPERVISED
-from bench.records.statistics import INTERVAL_FROM, paired
+from bench.records.statistics import INTERVAL_FROM, BySeed, paired
 
 NEAR = 0.01
 ROUNDING = 1e-9  # .88 - .87 is a little more than .01
@@ -133,7 +133,7 @@ def entries_of(rows: pd.DataFrame, trials: pd.DataFrame, ranges: Ranges) -> tupl
     found: list[Entry] = []
     for _, row in ranked.iterrows():
         own = trials[(trials["method"] == row["method"]) & (trials["variant"] == row["variant"])]
-        headlines = own.set_index("seed")["headline"].astype(float)
+        headlines = dict(zip(own["seed"], own["headline"], strict=True))
         if not found:
             best = headlines
         standing = _standing(best, headlines) if found else FIRST
@@ -164,8 +164,8 @@ def _costs(trials: pd.DataFrame) -> tuple[Cost, ...]:
     return tuple(Cost(str(device), *map(float, row)) for device, row in medians.iterrows())
 
 
-def _standing(best: pd.Series, own: pd.Series) -> str:
-    """How a method other than the best stands to it, headlines indexed by seed."""
+def _standing(best: BySeed, own: BySeed) -> str:
+    """How a method other than the best stands to it, both headlines by seed."""
     difference = paired(best, own)
     if difference.n >= INTERVAL_FROM:
         return "" if difference.told_apart else difference.verdict or TOO_FEW

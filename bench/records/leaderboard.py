@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.core.errors import BenchError
@@ -40,6 +44,7 @@ COLUMNS = [
 OF_MACHINE = COLUMNS[COLUMNS.index("accelerator"):]
 # fmt: on
 GPU = " gpu"
+TrialRow = dict[Hashable, Any]
 
 
 def leaderboard(results: str | Path) -> pd.DataFrame:
@@ -77,7 +82,8 @@ def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
     keys = [*BOARD_KEYS, "level", "method", "variant"]
     trials = trials.astype({"level": str})
     trials = trials.sort_values([*keys, "seed"])  # sums of floats depend on their order
-    rows = [_row(dict(zip(keys, key, strict=True)), group) for key, group in trials.groupby(keys)]
+    grouped = groupby(trials.to_dict("records"), key=itemgetter(*keys))
+    rows = [_row(dict(zip(keys, key, strict=True)), list(group)) for key, group in grouped]
     table = pd.DataFrame(rows)
     order = {level: Level.parse(level) for level in table["level"].unique()}
     positions = {level: i for i, level in enumerate(sorted(order, key=lambda x: order[x]))}
@@ -88,57 +94,80 @@ def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
     return table[[*COLUMNS, "same_as"]].reset_index(drop=True)
 
 
-def _row(key: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
+def _row(key: dict[str, Any], trials: list[TrialRow]) -> dict[str, Any]:
     """One variant at one level: its trials of all seeds as one row."""
-    _check_alike(key, group)
-    good = group[group["status"] == "ok"]
-
-    def column(name: str) -> pd.Series:
-        return good[name].astype(float) if name in good else pd.Series(dtype=float)
-
-    headline = column("headline")
-    if headline.isna().any():
+    _check_alike(key, trials)
+    good = [trial for trial in trials if trial["status"] == "ok"]
+    headline = _numbers(good, "headline")
+    if len(headline) < len(good):
         headline = headline[:0]
     low, high = t_interval(headline)
     row: dict[str, Any] = key | {
-        "n_labels": group["n_labels"].dropna().max(),
-        "label_share": group["label_share"].dropna().max(),
-        "headline_metric": next(iter(good["headline_metric"].dropna()), None),
+        "n_labels": max(_numbers(trials, "n_labels"), default=None),
+        "label_share": max(_numbers(trials, "label_share"), default=None),
+        "headline_metric": _first(good, "headline_metric"),
         "n_seeds": len(good),
-        "n_failed": int(group["status"].isin(FAILURES).sum()),
-        "headline_mean": headline.mean(),
-        "headline_std": headline.std(),
+        "n_failed": sum(trial["status"] in FAILURES for trial in trials),
+        "headline_mean": _mean(headline),
+        "headline_std": _std(headline),
         "headline_low": low,
         "headline_high": high,
-        "purity_mean": column("purity_all").mean(),
-        "fit_seconds_median": column("fit_seconds").median(),
-        "stage_seconds_median": column("stage_seconds").median(),
-        "peak_memory_mib": column("peak_memory_mib").median(),
-        "device": "+".join(sorted(set(good["device"]))),
-        "same_as": next(iter(good["same_as"].dropna()), None),
-        "asked": group["precision"].iloc[0],
+        "purity_mean": _mean(_numbers(good, "purity_all")),
+        "fit_seconds_median": _median(_numbers(good, "fit_seconds")),
+        "stage_seconds_median": _median(_numbers(good, "stage_seconds")),
+        "peak_memory_mib": _median(_numbers(good, "peak_memory_mib")),
+        "device": "+".join(_different(good, "device")),
+        "same_as": _first(good, "same_as"),
+        "asked": trials[0]["precision"],
     }
-    row |= {name: _joined(good[name]) for name in OF_MACHINE}
+    row |= {name: "/".join(_different(good, name)) for name in OF_MACHINE}
     for name in COLUMNS:
         metric, _, statistic = name.rpartition("_")
-        if name not in (*row, *STANDINGS) and statistic in ("mean", "std"):
-            row[name] = getattr(column(metric), statistic)()
+        if name not in (*row, *STANDINGS) and statistic in STATISTICS:
+            row[name] = STATISTICS[statistic](_numbers(good, metric))
     return row
 
 
-def _joined(values: pd.Series) -> str:
-    """What the seeds of a row have, each once: ``1/2``, the threads of two machines."""
-    there = values.dropna()
-    if pd.api.types.is_numeric_dtype(there):
-        there = there.astype(int)
-    return "/".join(map(str, sorted(set(there))))
+def _there(trials: list[TrialRow], name: str) -> list[Any]:
+    """What the trials have in a column, without those that have nothing."""
+    return [trial[name] for trial in trials if not pd.isna(trial[name])]
 
 
-def _check_alike(key: dict[str, Any], group: pd.DataFrame) -> None:
+def _first(trials: list[TrialRow], name: str) -> Any:
+    return next(iter(_there(trials, name)), None)
+
+
+def _different(trials: list[TrialRow], name: str) -> list[str]:
+    """What seeds have in a column, each once: 1 and 2, the threads of two machines."""
+    values = (int(x) if isinstance(x, float) else x for x in _there(trials, name))
+    return list(map(str, sorted(set(values))))
+
+
+def _numbers(trials: list[TrialRow], name: str) -> np.ndarray:
+    return np.array(_there(trials, name), dtype=float)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _std(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else math.nan
+
+
+STATISTICS = {"mean": _mean, "std": _std}
+
+
+def _check_alike(key: dict[str, Any], trials: list[TrialRow]) -> None:
     """Refuse to average trials that differ in more than their seed."""
-    params = [json.loads(text) for text in group["params"]]
-    for what, values in (("images", list(group["dataset_digest"])), ("parameters", params)):
-        first, *seeds = group["seed"]
+    params = [json.loads(trial["params"]) for trial in trials]
+    images = [trial["dataset_digest"] for trial in trials]
+    for what, values in (("images", images), ("parameters", params)):
+        first, *seeds = (trial["seed"] for trial in trials)
         others = [seed for seed, value in zip(seeds, values[1:], strict=True) if value != values[0]]
         if not others:
             continue

@@ -40,7 +40,7 @@ STANDINGS = [
 ]
 # fmt: on
 Found = dict[Hashable, dict[str, Any]]
-Headlines = Mapping[Hashable, pd.Series]
+Headlines = Mapping[Hashable, dict[int, float]]
 
 
 def add_standings(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
@@ -84,15 +84,16 @@ def _kind(method: str) -> dict[str, Any]:
 
 
 def _headlines(table: pd.DataFrame, trials: pd.DataFrame) -> Headlines:
-    """The headlines of each row of `table` that has one, indexed by seed."""
+    """The headlines of each row of `table` that has one, by seed."""
     keys = [*LEVEL_KEYS, "method", "variant"]
-    good = trials[trials["status"] == "ok"]
-    by_key = {
-        key: rows.set_index("seed")["headline"].astype(float)
-        for key, rows in good.groupby(keys, observed=True)
-    }
+    by_key: dict[Hashable, dict[int, float]] = {}
+    for *key, seed, headline in trials.loc[
+        trials["status"] == "ok", [*keys, "seed", "headline"]
+    ].itertuples(index=False, name=None):
+        by_key.setdefault(tuple(key), {})[seed] = headline
     scored = table[table["headline_mean"].notna()]
-    return {i: by_key[tuple(row)] for i, row in zip(scored.index, scored[keys].values, strict=True)}
+    rows = scored[keys].itertuples(name=None)
+    return {i: by_key[tuple(key)] for i, *key in rows}
 
 
 def _ranked(table: pd.DataFrame) -> pd.Series:
@@ -123,7 +124,7 @@ def _add_ranks(rows: pd.DataFrame, headlines: Headlines, found: Found) -> None:
             found[best]["in_top_group"] = True
             found[i]["in_top_group"] = not difference.told_apart
         found[i]["tied_with_best"] = difference.verdict if found[i]["rank"] > 1 else None
-    scores = pd.DataFrame([headlines[i] for i in ranked.index]).dropna(axis=1).to_numpy()
+    scores = statistics.together(*(headlines[i] for i in ranked.index))
     if scores.shape[1]:
         _fill(found, ranked.index, {"win_rate": statistics.win_rates(scores)})
     if scores.shape[1] >= INTERVAL_FROM:
@@ -174,8 +175,8 @@ def _add_labels_saved(
         name, curve = min(curves.items(), key=lambda item: (*needed(item[1]), item[0]))
         found[i] |= {"labels_for_supervised": needed(curve)[0], "labels_baseline": name}
         n_labels = curve["n_labels"].to_numpy()
-        paired = pd.DataFrame([headlines[j] for j in (i, *curve.index)]).dropna(axis=1).to_numpy()
-        low, high = statistics.labels_needed_interval(n_labels, paired[1:].T, paired[0])
+        target_of, *curve_of = statistics.together(*(headlines[j] for j in (i, *curve.index)))
+        low, high = statistics.labels_needed_interval(n_labels, np.transpose(curve_of), target_of)
         found[i] |= {"labels_for_supervised_low": low, "labels_for_supervised_high": high}
 
 
@@ -192,8 +193,8 @@ def _add_areas(rows: pd.DataFrame, headlines: Headlines, found: Found) -> None:
         if len(curve) < 2:
             continue
         n_labels = curve["n_labels"].to_list()
-        seeds = pd.DataFrame([headlines[i] for i in curve.index]).dropna(axis=1)
-        areas = [statistics.area(n_labels, seeds[seed].to_numpy()) for seed in seeds]
+        seeds = statistics.together(*(headlines[i] for i in curve.index)).T
+        areas = [statistics.area(n_labels, accuracy) for accuracy in seeds]
         low, high = statistics.t_interval(areas)
         area = {
             "area_mean": float(np.mean(areas)) if areas else math.nan,

@@ -11,12 +11,11 @@ have a verdict.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 TIED_WITHIN = 0.005
 CONFIDENCE = 0.95
@@ -26,6 +25,7 @@ N_RESAMPLES = 2000
 BOOTSTRAP_SEED = 0  # the same records give the same intervals
 NAN = math.nan
 Interval = tuple[float, float]
+BySeed = Mapping[int, float]
 
 
 def t_half(std: float, n: int) -> float:
@@ -43,10 +43,10 @@ def t_interval(values: Iterable[float], least: float = 0, most: float = 1) -> In
     A mean of scores lies between `least` and `most`, 0 and 1 unless told otherwise, and so does the
     interval: what is beyond is cut off, which loses no value that the mean could have.
     """
-    sample = pd.Series(list(values), dtype=float)
+    sample = np.fromiter(values, dtype=float)
     if len(sample) < INTERVAL_FROM:
         return NAN, NAN
-    mean, half = float(sample.mean()), t_half(sample.std(), len(sample))
+    mean, half = float(sample.mean()), t_half(float(sample.std(ddof=1)), len(sample))
     return max(least, mean - half), min(most, mean + half)
 
 
@@ -82,11 +82,18 @@ class Paired:
         return "no" if self.told_apart else "undecided"
 
 
-def paired(one: pd.Series, other: pd.Series) -> Paired:
-    """`one` less `other`, headlines indexed by seed, on the seeds that both have."""
-    difference = (one - other).dropna()
-    low, high = t_interval(difference, -1, 1)
-    return Paired(float(difference.mean()), low, high, len(difference))
+def paired(one: BySeed, other: BySeed) -> Paired:
+    """`one` less `other` on the seeds that both have."""
+    first, second = together(one, other)
+    low, high = t_interval(first - second, -1, 1)
+    mean = float((first - second).mean()) if len(first) else NAN
+    return Paired(mean, low, high, len(first))
+
+
+def together(*scores: BySeed) -> np.ndarray:
+    """The scores of the seeds that all have: ``(len(scores), seeds)``."""
+    seeds = sorted(set.intersection(*map(set, scores)))
+    return np.array([[one[seed] for seed in seeds] for one in scores], dtype=float)
 
 
 def labels_needed(n_labels: npt.ArrayLike, accuracy: npt.ArrayLike, target: float) -> float:
