@@ -28,7 +28,7 @@ from bench.records.published import Setting
 from bench.records.scoring import Record
 from bench.records.store import Store, flatten_record
 from bench.records.views import Images
-from bench.show import answers, cards, confusion, facts, figures, sections
+from bench.show import answers, cards, confusion, facts, figures, sections, style, svg
 from bench.show.cards import Card
 from bench.show.confusion import Table
 from bench.show.picture import Picture, slug, spaced
@@ -88,7 +88,7 @@ def contents(
     table = named(leaderboard.aggregate(trials))
     anchors = cards.anchors(dict.fromkeys(table["name"]))
     boards = sections.board_sections(records, table, anchors)
-    look = figures.styles(table["name"])
+    look = style.styles(table["name"])
     tables = [confusion.tables(board.records) for board in boards]
     for board in boards:
         sections.draw(board, look, images)
@@ -98,6 +98,7 @@ def contents(
     main = [board for board in boards if board.key[:4] == given.board]
     return {
         "first": given,
+        "main_figure": given.board and sections.main_figure(given.board, boards, look),
         "sections": boards,
         "filters": sections.filters(boards),
         "cards": method_cards,
@@ -143,7 +144,8 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 
 def pictures(content: dict[str, Any]) -> list[Picture]:
     """Every picture of the page, each once."""
-    shown: list[Picture | None] = [sheet.picture for sheet in content["sheets"]]
+    shown: list[Picture | None] = [content["main_figure"]]
+    shown += [sheet.picture for sheet in content["sheets"]]
     for section in content["sections"]:
         shown += section.pictures
     for card in content["cards"]:
@@ -162,7 +164,7 @@ def _write(folder: Path, page: str, pictures: Iterable[Picture]) -> Path:
         for name in re.findall(r'<figure data-file="([\w.@-]+\.(?:png|svg))"', old):
             (folder / name).unlink(missing_ok=True)
         for picture in pictures:
-            (folder / picture.name).write_bytes(picture.content)
+            (folder / picture.name).write_bytes(picture.file)
         write_text(path, page)
     except OSError as error:
         raise BenchError(
@@ -246,7 +248,7 @@ def render(
     statuses = Counter(record["status"] for record in records)
     return environment.get_template("report.html").render(
         **content,
-        style=Markup(_template("page.css")),
+        style=Markup(svg.css() + "\n" + _template("page.css")),
         script=Markup(script),
         script_digest=digest,
         findings=[f for f in found if f.mean is not None],

@@ -12,12 +12,13 @@ from bench.core.levels import Level
 from bench.core.trial import Trial
 from bench.records import leaderboard, published, views
 from bench.records.leaderboard import BOARD_KEYS, Board, Cell
+from bench.records.published import Figure as PublishedFigure
 from bench.records.scoring import Record
 from bench.records.views import Images
-from bench.show import figures, labels
+from bench.show import charts, figures, labels
 from bench.show.confusion import headline_subset, name_of
-from bench.show.figures import Style
-from bench.show.picture import Picture, slug, spaced
+from bench.show.picture import Picture, drawn, slug, spaced
+from bench.show.style import Style
 from methods import registry
 from methods.registry import RegistryError
 
@@ -196,41 +197,100 @@ def draw(section: Section, look: Mapping[str, Style], images: Images) -> None:
     """Put the figures of a board into its section."""
     if section.good.empty:
         return
-    section.pictures = _charts(section, look)
+    section.pictures = [*_curves(section, look), *_costs(section)]
     recall = recall_chart(section, images)
     section.pictures += [recall] if recall else []
 
 
-def _charts(section: Section, look: Mapping[str, Style]) -> list[Picture]:
-    """The headline against supervision, and what it costs."""
-    good, level, order = section.good, section.level, section.order
+def _curves(section: Section, look: Mapping[str, Style]) -> list[Picture]:
+    """The headline against supervision, and what is gained over supervised methods."""
+    good, order = section.good, section.order
+    if good["level"].nunique() < 2:
+        return []
     what = headline_images(section.key[1])
-    at, charts = spaced(level), []
-    at_level = good[good["level"] == level].sort_values(["rank", "name"])
-    scores = ", ".join(f"{r['name']} {r['headline_mean']:.3f}" for _, r in at_level.iterrows())
-    alt = f"At {at}, best first: {scores}."
-    if good["level"].nunique() > 1:
-        charts.append(
-            Picture(
-                f"supervision-{section.anchor}.png",
-                f"The headline (on {what}) against supervision, methods in the order of their mean "
-                "rank. Level 0 stands apart, its headline is ACC. Bars are 95 % intervals over "
-                "seeds, where there are several.",
-                f"Chart of the headline against the share of labels. {alt}",
-                figures.supervision(good, order, look, what),
+    curves = published_curves(section.key)
+    sources = " Dashed: what the sources publish." if curves else ""
+    found = [
+        drawn(
+            f"supervision-{section.anchor}",
+            f"Headline against supervision, {section.board.title}",
+            _said(section),
+            f"The headline (on {what}) against supervision; level 0 stands apart, its headline is "
+            f"ACC. Bands and bars are 95 % intervals over seeds, where there are several.{sources}",
+            lambda about: charts.supervision(good, order, look, what, about, curves),
+        )
+    ]
+    if good["gain_mean"].notna().any():
+        found.append(
+            drawn(
+                f"gain-{section.anchor}",
+                f"Gain over supervised methods, {section.board.title}",
+                _said(section),
+                "What each method gains over the best supervised method with the same labels, "
+                "paired by seed; 95 % intervals where there are several seeds.",
+                lambda about: charts.gains(good, order, look, about),
             )
         )
-    charts.append(
+    return found
+
+
+def _said(section: Section) -> str:
+    """The headlines at the level at which methods are compared, for who does not see a figure."""
+    at = section.good[section.good["level"] == section.level]
+    best_first = at.sort_values(["headline_mean", "name"], ascending=[False, True])
+    scores = ", ".join(f"{r['name']} {r['headline_mean']:.3f}" for _, r in best_first.iterrows())
+    return f"At {spaced(section.level)}, best first: {scores}."
+
+
+def published_curves(key: Sequence[str]) -> list[PublishedFigure]:
+    """The published figures that are curves on this board: one value at each of several levels."""
+    by_curve: dict[tuple[str, ...], list[PublishedFigure]] = {}
+    for figure in published.figures():
+        at = figure.setting
+        here = (at.dataset, at.protocol, at.selection, at.schedule) == tuple(key[:4])
+        if here and at.metric in ("acc", "accuracy") and not figure.other_reading:
+            by_curve.setdefault((figure.source, at.metric, at.subset), []).append(figure)
+    return [
+        figure
+        for of_it in by_curve.values()
+        if 1 < len(of_it) == len({figure.setting.level for figure in of_it})
+        for figure in of_it
+    ]
+
+
+def main_figure(key: Sequence[str], sections: Sequence[Section], look: Mapping[str, Style]) -> Picture | None:
+    """The headline against the number of labels, of all levels of one setting."""
+    here = [section for section in sections if section.key[:4] == tuple(key)]
+    good = pd.concat([section.good for section in here])
+    if good["level"].nunique() < 2:
+        return None
+    order = list(dict.fromkeys(name for section in here for name in section.order))
+    what = headline_images(key[1])
+    return drawn(
+        "labels-" + slug("-".join(key)),
+        "Headline against the number of labels",
+        _said(here[0]),
+        f"The headline (on {what}) against the number of labels, to scale. Without labels it is "
+        "ACC. Bands and bars are 95 % intervals over seeds, where there are several.",
+        lambda about: charts.supervision_to_scale(good, order, look, what, about),
+    )
+
+
+def _costs(section: Section) -> list[Picture]:
+    """What the headline costs."""
+    good, level, order = section.good, section.level, section.order
+    what, at = headline_images(section.key[1]), spaced(section.level)
+    look = figures.styles(order)
+    return [
         Picture(
             f"cost-{section.anchor}.png",
             f"What the headline at {at} costs: seconds of the fit alone (hollow) and with its "
             "shared stages, which several trials use but compute once (filled); gpu: seconds of a "
             "GPU, not comparable.",
-            f"Chart of seconds against the headline at {at}. {alt}",
+            f"Chart of seconds against the headline at {at}. {_said(section)}",
             figures.costs(good, level, order, look, what),
         )
-    )
-    return charts
+    ]
 
 
 def recall_chart(section: Section, images: Images) -> Picture | None:
