@@ -261,7 +261,8 @@ def published_curves(key: Sequence[str]) -> list[PublishedFigure]:
 def main_figure(key: Sequence[str], sections: Sequence[Section], look: Mapping[str, Style]) -> Picture | None:
     """The headline against the number of labels, of all levels of one setting."""
     here = [section for section in sections if section.key[:4] == tuple(key)]
-    good = pd.concat([section.good for section in here])
+    rows = pd.concat([section.rows for section in here])
+    good = rows[rows["rank"].notna()]
     if good["level"].nunique() < 2:
         return None
     order = list(dict.fromkeys(name for section in here for name in section.order))
@@ -271,7 +272,8 @@ def main_figure(key: Sequence[str], sections: Sequence[Section], look: Mapping[s
         "Headline against the number of labels",
         _said(here[0]),
         f"The headline (on {what}) against the number of labels, to scale. Without labels it is "
-        "ACC. Bands and bars are 95 % intervals over seeds, where there are several.",
+        "ACC. Bands and bars are 95 % intervals over seeds, where there are several. Variants, which "
+        "are not ranked, are left out.",
         lambda about: charts.supervision_to_scale(good, order, look, what, about),
     )
 
