@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.core.errors import BenchError
 from bench.core.files import said_if_unwritable, write_text
 from bench.core.levels import Level
 from bench.records.scoring import FAILURES
-from bench.records.statistics import compare, t_interval
+from bench.records.standings import BOARD_KEYS, STANDINGS, add_standings
+from bench.records.statistics import VERDICT_FROM, t_half, t_interval
 from bench.records.store import load_results
+from methods import registry
 
 # fmt: off
 COLUMNS = [
@@ -26,25 +32,43 @@ COLUMNS = [
     "nmi_unlabelled_mean", "ari_unlabelled_mean", "purity_mean", "accuracy_test_mean",
     "accuracy_test_std", "fit_seconds_median", "stage_seconds_median", "peak_memory_mib",
     "device",
+    # added later, at the end: who reads columns by their place is not disturbed
+    "family", "uses_unlabelled", "label_share", "headline_metric", "rank_low", "rank_high",
+    "in_top_group", "win_rate", "win_rate_low", "win_rate_high", "gain_baseline", "gain_seeds",
+    "gain_mean", "gain_low", "gain_high", "labels_baseline", "labels_for_supervised",
+    "labels_for_supervised_low", "labels_for_supervised_high", "area_mean", "area_low",
+    "area_high", "area_from", "area_to", "accelerator", "precision_ran", "threads", "concurrency",
+    "commit", "method_version", "stage_versions", "bench_version", "python_version",
+    "torch_version", "numpy_version", "scipy_version", "scikit_learn_version",
 ]
+OF_MACHINE = COLUMNS[COLUMNS.index("accelerator"):]
 # fmt: on
-BOARD_KEYS = ["dataset", "protocol", "selection", "schedule"]
 GPU = " gpu"
+TrialRow = dict[Hashable, Any]
 
 
 def leaderboard(results: str | Path) -> pd.DataFrame:
     """One row per board, level and method variant, with the columns of ``leaderboard.csv``.
+
+    Which methods are baselines, they say themselves: those that are not registered yet are looked
+    for. One that is not found, of a plugin that is not at hand, has no family.
 
     Raises
     ------
     BenchError : no results folder, a file in it that is not a record, or records of one row that
         differ in more than their seed.
     """
-    return aggregate(load_results(results))
+    trials = load_results(results)
+    if not trials.empty and not set(trials["method"]) <= set(registry.names()):
+        registry.discover()
+    return aggregate(trials)
 
 
 def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
     """`load_results`'s rows, aggregated over seeds and ranked within each board and level.
+
+    Its ``level`` is a text here, and the rows are in the order of levels. How they stand to each
+    other: `bench.records.standings`.
 
     A row has no headline and no rank where the trial of one of its seeds has no headline
     (`bench.records.scoring.headline`): a mean over the other seeds would be of another kind.
@@ -56,61 +80,94 @@ def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
     if trials.empty:
         return pd.DataFrame(columns=[*COLUMNS, "same_as"])
     keys = [*BOARD_KEYS, "level", "method", "variant"]
+    trials = trials.astype({"level": str})
     trials = trials.sort_values([*keys, "seed"])  # sums of floats depend on their order
-    rows = [_row(dict(zip(keys, key, strict=True)), group) for key, group in trials.groupby(keys)]
+    grouped = groupby(trials.to_dict("records"), key=itemgetter(*keys))
+    rows = [_row(dict(zip(keys, key, strict=True)), list(group)) for key, group in grouped]
     table = pd.DataFrame(rows)
     order = {level: Level.parse(level) for level in table["level"].unique()}
     positions = {level: i for i, level in enumerate(sorted(order, key=lambda x: order[x]))}
     table["_level"] = table["level"].map(positions)
-    table["rank"] = (
-        table.groupby([*BOARD_KEYS, "level"])["headline_mean"]
-        .rank(ascending=False, method="min")
-        .astype("Int64")
-    )
-    table["tied_with_best"] = _ties(table, trials)
-    table = table.sort_values([*BOARD_KEYS, "_level", "rank", "method", "variant"], kind="stable")
+    table = add_standings(table, trials)
+    table["_low"] = -table["headline_mean"]  # a row without rank among the others without
+    table = table.sort_values([*BOARD_KEYS, "_level", "rank", "_low", "method", "variant"])
     return table[[*COLUMNS, "same_as"]].reset_index(drop=True)
 
 
-def _row(key: dict[str, Any], group: pd.DataFrame) -> dict[str, Any]:
+def _row(key: dict[str, Any], trials: list[TrialRow]) -> dict[str, Any]:
     """One variant at one level: its trials of all seeds as one row."""
-    _check_alike(key, group)
-    good = group[group["status"] == "ok"]
-
-    def column(name: str) -> pd.Series:
-        return good[name].astype(float) if name in good else pd.Series(dtype=float)
-
-    headline = column("headline")
-    if headline.isna().any():
+    _check_alike(key, trials)
+    good = [trial for trial in trials if trial["status"] == "ok"]
+    headline = _numbers(good, "headline")
+    if len(headline) < len(good):
         headline = headline[:0]
     low, high = t_interval(headline)
     row: dict[str, Any] = key | {
-        "n_labels": group["n_labels"].dropna().max(),
+        "n_labels": max(_numbers(trials, "n_labels"), default=None),
+        "label_share": max(_numbers(trials, "label_share"), default=None),
+        "headline_metric": _first(good, "headline_metric"),
         "n_seeds": len(good),
-        "n_failed": int(group["status"].isin(FAILURES).sum()),
-        "headline_mean": headline.mean(),
-        "headline_std": headline.std(),
+        "n_failed": sum(trial["status"] in FAILURES for trial in trials),
+        "headline_mean": _mean(headline),
+        "headline_std": _std(headline),
         "headline_low": low,
         "headline_high": high,
-        "purity_mean": column("purity_all").mean(),
-        "fit_seconds_median": column("fit_seconds").median(),
-        "stage_seconds_median": column("stage_seconds").median(),
-        "peak_memory_mib": column("peak_memory_mib").median(),
-        "device": "+".join(sorted(set(good["device"]))),
-        "same_as": next(iter(good["same_as"].dropna()), None),
+        "purity_mean": _mean(_numbers(good, "purity_all")),
+        "fit_seconds_median": _median(_numbers(good, "fit_seconds")),
+        "stage_seconds_median": _median(_numbers(good, "stage_seconds")),
+        "peak_memory_mib": _median(_numbers(good, "peak_memory_mib")),
+        "device": "+".join(_different(good, "device")),
+        "same_as": _first(good, "same_as"),
+        "asked": trials[0]["precision"],
     }
+    row |= {name: "/".join(_different(good, name)) for name in OF_MACHINE}
     for name in COLUMNS:
         metric, _, statistic = name.rpartition("_")
-        if name not in row and statistic in ("mean", "std"):
-            row[name] = getattr(column(metric), statistic)()
+        if name not in (*row, *STANDINGS) and statistic in STATISTICS:
+            row[name] = STATISTICS[statistic](_numbers(good, metric))
     return row
 
 
-def _check_alike(key: dict[str, Any], group: pd.DataFrame) -> None:
+def _there(trials: list[TrialRow], name: str) -> list[Any]:
+    """What the trials have in a column, without those that have nothing."""
+    return [trial[name] for trial in trials if not pd.isna(trial[name])]
+
+
+def _first(trials: list[TrialRow], name: str) -> Any:
+    return next(iter(_there(trials, name)), None)
+
+
+def _different(trials: list[TrialRow], name: str) -> list[str]:
+    """What seeds have in a column, each once: 1 and 2, the threads of two machines."""
+    values = (int(x) if isinstance(x, float) else x for x in _there(trials, name))
+    return list(map(str, sorted(set(values))))
+
+
+def _numbers(trials: list[TrialRow], name: str) -> np.ndarray:
+    return np.array(_there(trials, name), dtype=float)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _std(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else math.nan
+
+
+STATISTICS = {"mean": _mean, "std": _std}
+
+
+def _check_alike(key: dict[str, Any], trials: list[TrialRow]) -> None:
     """Refuse to average trials that differ in more than their seed."""
-    params = [json.loads(text) for text in group["params"]]
-    for what, values in (("images", list(group["dataset_digest"])), ("parameters", params)):
-        first, *seeds = group["seed"]
+    params = [json.loads(trial["params"]) for trial in trials]
+    images = [trial["dataset_digest"] for trial in trials]
+    for what, values in (("images", images), ("parameters", params)):
+        first, *seeds = (trial["seed"] for trial in trials)
         others = [seed for seed, value in zip(seeds, values[1:], strict=True) if value != values[0]]
         if not others:
             continue
@@ -133,25 +190,6 @@ def _changed(params: list[dict[str, Any]]) -> list[str]:
     absent = object()  # None is a value
     columns = {name: [one.get(name, absent) for one in params] for name in names}
     return [name for name, values in columns.items() if any(v != values[0] for v in values)]
-
-
-def _ties(table: pd.DataFrame, trials: pd.DataFrame) -> list[str | None]:
-    """For every row how it stands to the best of its setting and level; None for the best."""
-    place, name = [*BOARD_KEYS, "level"], ["method", "variant"]
-    good = trials[trials["status"] == "ok"]
-    headlines = {
-        key: group.set_index("seed")["headline"] for key, group in good.groupby([*place, *name])
-    }
-    first = table[table["rank"] == 1].drop_duplicates(place).set_index(place)[name]
-    best = {key: tuple(row) for key, row in zip(first.index, first.to_numpy(), strict=True)}
-    found: list[str | None] = []
-    for _, row in table.iterrows():
-        where, who = tuple(row[place]), tuple(row[name])
-        if pd.isna(row["rank"]) or row["rank"] == 1:
-            found.append(None)
-        else:
-            found.append(compare(headlines[*where, *best[where]], headlines[*where, *who]))
-    return found
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -246,7 +284,7 @@ def _cell(row: pd.Series) -> Cell:
         return Cell(f"({_short(row['purity_mean'])} purity)", remark=remark)
     text = _short(row["headline_mean"])
     if row["n_seeds"] > 1:
-        text += "±" + _short((row["headline_high"] - row["headline_low"]) / 2)
+        text += "±" + _short(t_half(row["headline_std"], row["n_seeds"]))
     return Cell(text, row["rank"] == 1, remark)
 
 
@@ -281,10 +319,14 @@ def _notes(board: pd.DataFrame, what: str) -> list[str]:
     if seeds == 1:
         notes.append("One seed: no intervals, no ties; small differences mean nothing.")
     elif seeds > 1:
+        notes.append("± half the 95 % t-interval over seeds; none where there is one seed.")
+    if seeds >= VERDICT_FROM:
         notes.append(
-            "± half the 95 % t-interval over seeds; ≈ tied with the best (paired interval within "
-            "±0.005); ? undecided (the paired interval holds 0)."
+            f"From {VERDICT_FROM} seeds on: ≈ tied with the best (paired interval within ±0.005); "
+            "? undecided (the paired interval holds 0)."
         )
+    if (board["variant"].ne("") & board["rank"].isna()).any():
+        notes.append("Variants are not ranked: the best of many would be chosen by hidden labels.")
     if (board["headline_mean"].isna() & (board["n_seeds"] > 0)).any():
         notes.append(
             "(x purity): more clusters than classes, and no label to name them by. Purity, over "

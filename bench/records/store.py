@@ -14,6 +14,7 @@ import msgspec
 
 from bench.core.errors import BenchError
 from bench.core.files import said_if_unwritable, write_text
+from bench.core.levels import Level
 from bench.core.trial import Trial
 from bench.records.scoring import OF_OK, SCHEMA, Record, Versions, check_scores, error_message
 from methods import registry
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 VIEWS = ".views.json"
 PROJECTION = ".projection.json"
 BESIDE = (VIEWS, PROJECTION)  # what the names of files beside a record end in
+COMMIT_DIGITS = 10
 
 
 class Store:
@@ -276,12 +278,10 @@ def read_regular(path: Path) -> bytes:
 
 
 def load_results(results: str | Path) -> pd.DataFrame:
-    """The records below a results folder as a table, one row per trial.
+    """The records below a results folder as a table, one row per trial, metrics as columns.
 
-    Columns: the trial's fields (``dataset``, ``protocol``, ``method``, ``variant``, ``level``,
-    ``seed``, ...), ``status``, ``n_labels``, ``same_as``, every metric of every subset as
-    ``<metric>_<subset>``, ``headline``, ``fit_seconds``, ``stage_seconds``, ``peak_memory_mib``,
-    ``device`` and ``error``.
+    ``level`` is an ordered categorical: it sorts as levels do, shares before counts, each by size.
+    Every column is described in bench/README.md, under "The columns of load_results".
 
     Raises
     ------
@@ -291,28 +291,75 @@ def load_results(results: str | Path) -> pd.DataFrame:
 
     if not Path(results).is_dir():
         raise BenchError(f"there is no results folder {results}; `bench run` makes one")
-    return pd.DataFrame([flatten_record(record) for record in Store(Path(results))])
+    rows = [flatten_record(record) for record in Store(Path(results))]
+    table = pd.DataFrame(rows, columns=TRIAL_COLUMNS)
+    levels = sorted(set(table["level"]), key=Level.parse)
+    return table.astype({"level": pd.CategoricalDtype(levels, ordered=True)})
+
+
+# fmt: off
+SUBSETS = ("all", "labelled", "unlabelled", "test")
+METRICS = ("acc", "accuracy", "nmi", "ari", "purity")
+LIBRARIES = ("python", "torch", "numpy", "scipy", "scikit-learn")
+TRIAL_COLUMNS = [
+    "dataset", "dataset_digest", "protocol", "selection", "schedule", "method", "variant", "params",
+    "level", "n_labels", "label_share", "seed", "status", "error", "headline", "headline_metric",
+    "same_as", *(f"{metric}_{subset}" for subset in SUBSETS for metric in METRICS),
+    "fit_seconds", "stage_seconds", "predict_seconds", "peak_memory_mib", "device", "accelerator",
+    "processor", "cores", "threads", "concurrency", "precision", "precision_ran", "commit",
+    "method_version", "stage_versions", "bench_version",
+    *(f"{library.replace('-', '_')}_version" for library in LIBRARIES),
+]
+# fmt: on
 
 
 def flatten_record(record: Record) -> dict[str, Any]:
-    """One record as one row of `load_results`."""
+    """One record as one row of `load_results`; None where it says nothing."""
     trial = Trial.from_json(record["trial"])
-    row: dict[str, Any] = record["trial"] | {
+    row: dict[str, Any] = dict.fromkeys(TRIAL_COLUMNS)
+    row |= record["trial"] | {
         "variant": trial.variant_text,
         "params": json.dumps(record["trial"]["params"], sort_keys=True),
         "status": record["status"],
         "n_labels": record.get("n_labels"),
+        "label_share": _label_share(record),
         "same_as": record.get("same_as"),
         "headline": record.get("headline"),
+        "headline_metric": record.get("headline_is"),
         "error": error_message(record),
-        "device": record.get("environment", {}).get("device"),
     }
     cost: dict[str, Any] = dict(record.get("cost", {}))
-    row |= {name: cost.get(name) for name in ("fit_seconds", "stage_seconds", "peak_memory_mib")}
+    seconds = ("fit_seconds", "stage_seconds", "predict_seconds")
+    row |= {name: cost.get(name) for name in (*seconds, "peak_memory_mib")}
     for subset, values in record.get("subsets", {}).items():
-        for metric in ("acc", "accuracy", "nmi", "ari", "purity"):
-            row[f"{metric}_{subset}"] = values.get(metric)
-    return row
+        row |= {f"{metric}_{subset}": values.get(metric) for metric in METRICS}
+    return row | _made_by(record)
+
+
+def _label_share(record: Record) -> float | None:
+    """Which part of the fitted images was labelled, from 0 to 1; None where nothing says it."""
+    level, n_labels = Level.parse(record["trial"]["level"]), record.get("n_labels")
+    if n_labels is not None and "all" in record.get("subsets", {}):
+        return n_labels / record["subsets"]["all"]["n"]
+    return None if level.is_count else float(level.amount) / 100
+
+
+def _made_by(record: Record) -> dict[str, Any]:
+    """Of what the record was made: machine, precision, commit, versions."""
+    environment: dict[str, Any] = dict(record.get("environment", {}))
+    libraries = environment.get("versions", {})
+    versions: dict[str, Any] = dict(record.get("versions", {}))
+    commit = environment.get("commit")
+    stages = sorted(versions.get("stages", {}).items())
+    names = ("device", "accelerator", "processor", "cores", "threads", "concurrency")
+    return {name: environment.get(name) for name in names} | {
+        "precision_ran": environment.get("precision"),
+        "commit": commit and commit[:COMMIT_DIGITS] + ("-dirty" if environment["dirty"] else ""),
+        "method_version": versions.get("method"),
+        "stage_versions": " ".join(f"{name}={version}" for name, version in stages) or None,
+        "bench_version": libraries.get("bench"),
+        **{f"{name.replace('-', '_')}_version": libraries.get(name) for name in LIBRARIES},
+    }
 
 
 @dataclass

@@ -25,6 +25,7 @@ from bench.core.levels import Level
 from bench.records.leaderboard import GPU
 from bench.records.views import N_IMAGES, View
 from bench.show.labels import FONT, MOST_WRITTEN, class_texts, named_every, wrapped
+from bench.show.style import PLAIN
 
 DPI = 100
 COLOURS = 256  # of a PNG's palette: a third of the bytes, and nobody sees it
@@ -38,13 +39,7 @@ PAPER = 255
 LEAST_SECONDS = 0.01  # what takes less is drawn there: a logarithm has no place for 0
 MARKERS = "osD^vPX<>*hp"
 LINES = ("-", "--", ":", "-.")
-PLAIN = {  # matplotlib's own settings, whatever the user's file says
-    name: value
-    for name, value in mpl.rcParamsDefault.items()
-    if not name.startswith(("backend", "interactive", "toolbar", "webagg", "tk."))
-}
 STYLE: dict[Any, Any] = PLAIN | {
-    "text.parse_math": False,  # names are data: $1_$2 is no formula
     "font.family": FONT,
     "font.size": 10,
     "axes.spines.top": False,

@@ -30,7 +30,24 @@ def drawable(text: str) -> str:
 
 def wrapped(name: str) -> str:
     """A long name, of a variant with many parameters, on several lines."""
-    return "\n".join(textwrap.wrap(drawable(name), NAME_WIDTH))
+    return "\n".join(lines(drawable(name)))
+
+
+def lines(name: str) -> list[str]:
+    """The lines that a name takes."""
+    return textwrap.wrap(name, NAME_WIDTH) or [name]
+
+
+def width(text: str, size: float) -> float:
+    """How wide a text of this size is, in the size's unit, as the font has it.
+
+    A character that it lacks is as wide as high: no other font has a wider one.
+    """
+    font = get_font(findfont(FONT))
+    font.set_size(size, 72)
+    font.set_text("".join(c for c in text if ord(c) in _known()))
+    lacking = sum(ord(c) not in _known() for c in text)
+    return font.get_width_height()[0] / 64 + lacking * size
 
 
 def class_texts(names: Sequence[str]) -> tuple[list[str], str]:
