@@ -34,6 +34,8 @@ class Clusters:
     """The clusters of one trial: a table, and the most confident images or why there are none."""
 
     title: str
+    level: str
+    board: str
     view: View
     picture: Picture | None
     remark: str = ""
@@ -204,20 +206,20 @@ def clusters_of(section: Section, store: Store, images: Images) -> list[tuple[Tr
     for trial in views.shown(section.records, section.level):
         view = views.read(store, trial)
         if view is not None:
-            found.append((trial, _clusters(trial, view, images, section.anchor)))
+            found.append((trial, _clusters(trial, view, images, section)))
     return found
 
 
-def _clusters(trial: Trial, view: View, images: Images, anchor: str) -> Clusters:
+def _clusters(trial: Trial, view: View, images: Images, section: Section) -> Clusters:
     title = f"{name_of(trial)} at {spaced(trial.level)}"
     found = images.of(trial)
     if isinstance(found, str):
-        return Clusters(title, view, None, found)
+        return Clusters(title, trial.level, section.board.title, view, None, found)
     picture = Picture(
-        f"clusters-{anchor}-{trial.folder.name}.png",
+        f"clusters-{section.anchor}-{trial.folder.name}.png",
         f"{title}: of every cluster the images that are most confidently in it, the surest first. "
         f"{labels.class_texts(view.classes)[1]}".strip(),
         f"Images of {len(view.clusters)} clusters, a row for each, labelled with its majority.",
         figures.confident_images(view, found.X),
     )
-    return Clusters(title, view, picture)
+    return Clusters(title, trial.level, section.board.title, view, picture)
