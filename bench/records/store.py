@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -246,12 +246,16 @@ def load_results(results: str | Path) -> pd.DataFrame:
     ------
     BenchError : no such folder, or a file in it that is not a record.
     """
-    import pandas as pd
-
     if not Path(results).is_dir():
         raise BenchError(f"there is no results folder {results}; `bench run` makes one")
-    rows = [flatten_record(record) for record in Store(Path(results))]
-    table = pd.DataFrame(rows, columns=TRIAL_COLUMNS)
+    return tidy(map(flatten_record, Store(Path(results))))
+
+
+def tidy(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """The rows that `flatten_record` gave as the table that `load_results` returns."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows), columns=TRIAL_COLUMNS)
     levels = sorted(set(table["level"]), key=Level.parse)
     return table.astype({"level": pd.CategoricalDtype(levels, ordered=True)})
 
@@ -313,7 +317,8 @@ def _made_by(record: Record) -> dict[str, Any]:
     names = ("device", "accelerator", "processor", "cores", "threads", "concurrency")
     return {name: environment.get(name) for name in names} | {
         "precision_ran": environment.get("precision"),
-        "commit": commit and commit[:COMMIT_DIGITS] + ("-dirty" if environment["dirty"] else ""),
+        "commit": commit
+        and commit[:COMMIT_DIGITS] + ("-dirty" if environment.get("dirty") else ""),
         "method_version": versions.get("method"),
         "stage_versions": " ".join(f"{name}={version}" for name, version in stages) or None,
         "bench_version": libraries.get("bench"),
