@@ -33,9 +33,9 @@ def wrapped(name: str) -> str:
     return "\n".join(lines(drawable(name)))
 
 
-def lines(name: str) -> list[str]:
-    """The lines that a name takes."""
-    return textwrap.wrap(name, NAME_WIDTH) or [name]
+def lines(name: str, most: int = NAME_WIDTH) -> list[str]:
+    """The lines that a name takes, of at most so many characters."""
+    return textwrap.wrap(name, most) or [name]
 
 
 def width(text: str, size: float) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import IdentityTransform
 from sklearn.isotonic import isotonic_regression
 
 from bench.show import labels
@@ -19,6 +20,8 @@ from bench.show.svg import SIZE, UNITS, plain
 WIDTH = 920  # units of a figure
 LEFT, TOP, BOTTOM = 58, 22, 48  # around a plot
 LEADER, SAMPLE, GAP = 26, 24, 6  # from a line's end to its name: how wide each part is
+VALUE_WIDTH = 10  # characters of what stands behind a name
+BOLD = 1.15  # how much wider bold text is, at most
 PITCH = 14  # units from line to line of names
 LEAST_HEIGHT = 300  # of a plot
 MANY = 14  # more lines than these are thin, but for the best of each family
@@ -57,21 +60,24 @@ class Series:
 
 
 def label_room(texts: Sequence[str]) -> float:
-    """Units that names at the ends of lines need to the right of a plot."""
+    """Units that names at the ends of lines need to the right of a plot, were they bold."""
     longest = max((labels.width(line, SIZE) for text in texts for line in _lines(text)), default=0)
-    return LEADER + SAMPLE + GAP + longest + 4
+    return LEADER + SAMPLE + GAP + BOLD * longest
 
 
 def height_for(texts: Sequence[str]) -> float:
     """Units of a plot's height that so many names need."""
-    return max(LEAST_HEIGHT, PITCH * sum(len(_lines(text)) for text in texts))
+    return max(LEAST_HEIGHT, PITCH * sum(n_lines(text) for text in texts))
 
 
-def plot(figure: Figure, room: float) -> Axes:
-    """The axes of a figure that has one plot, with so much room at its right."""
+def plot(figure: Figure, room: float, start: float = 0, wide: float | None = None) -> Axes:
+    """The axes of a plot with so much room for names at its right.
+
+    It takes `wide` units of the figure's width from `start` on, by default all of it.
+    """
     width, height = figure.get_size_inches() * UNITS
-    inner = (width - LEFT - room) / width, (height - TOP - BOTTOM) / height
-    return figure.add_axes((LEFT / width, BOTTOM / height, *inner))
+    inner = ((wide or width) - LEFT - room) / width, (height - TOP - BOTTOM) / height
+    return figure.add_axes(((start + LEFT) / width, BOTTOM / height, *inner))
 
 
 def draw(axes: Axes, series: Sequence[Series]) -> None:
@@ -104,19 +110,25 @@ def name_ends(axes: Axes, series: Sequence[Series]) -> None:
     """
     ends = np.array([axes.transData.transform(one.end) for one in series])
     box = axes.get_window_extent()
-    ends[:, 1] = np.clip(ends[:, 1], box.y0, box.y1)
-    heights = np.array([PITCH * len(_lines(one.label)) for one in series], dtype=float)
+    order = np.argsort(np.argsort(ends[:, 1], kind="stable"))
+    ends[:, 1] = np.clip(ends[:, 1], box.y0, box.y1) + 1e-6 * order  # also of what is out of frame
+    heights = np.array([PITCH * n_lines(one.label) for one in series], dtype=float)
     middles = spread(ends[:, 1], heights, box.y0 - BOTTOM / 2, box.y1 + TOP / 2)
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     start = box.x1 + LEADER
     for one, end, middle in zip(series, ends, middles, strict=True):
         xs = [end[0] + MARKER, max(end[0] + MARKER, box.x1 + 4), start]
-        leader = Line2D(xs, [end[1], end[1], middle], color=one.style.colour, linewidth=0.6)
-        leader.set(transform=None, gid=f"series:{one.name}")
-        figure.add_artist(leader)
+        leader(figure, xs, [end[1], end[1], middle], one.style)
         sample(figure, start, middle, one.style)
-        write_lines(figure, start + SAMPLE + GAP, middle, one.label)
+        write_lines(figure, start + SAMPLE + GAP, middle, one.label, gid=f"series:{one.name}")
+
+
+def leader(figure: Figure, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
+    """A thin line through these places, in units, from a line's end to its name."""
+    found = Line2D(xs, ys, color=style.colour, linewidth=0.6)
+    found.set_transform(IdentityTransform())
+    figure.add_artist(found)
 
 
 def sample(figure: Figure, x: float, y: float, style: Style, joined: bool = True) -> None:
@@ -136,12 +148,12 @@ def sample(figure: Figure, x: float, y: float, style: Style, joined: bool = True
     )
 
 
-def write_lines(figure: Figure, x: float, y: float, text: str) -> None:
+def write_lines(figure: Figure, x: float, y: float, text: str, **look: Any) -> None:
     """A text on the lines that it takes, from `x` on, its middle at `y`, in units."""
     found = _lines(text)
     for i, line in enumerate(found):
         place = y + PITCH * ((len(found) - 1) / 2 - i) - 0.35 * SIZE
-        figure.text(x, place, line, transform=None, fontsize=SIZE, va="baseline")
+        figure.text(x, place, line, transform=None, va="baseline", **look)
 
 
 def spread(wanted: np.ndarray, heights: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -182,5 +194,10 @@ def apart(axes: Axes, x: float) -> None:
     axes.axvline(x, color=colour("faint"), linewidth=0.8, linestyle=(0, (4, 4)))
 
 
+def n_lines(text: str) -> int:
+    """How many lines a name takes."""
+    return len(_lines(text))
+
+
 def _lines(text: str) -> list[str]:
-    return labels.lines(plain(text))
+    return labels.lines(plain(text), labels.NAME_WIDTH + VALUE_WIDTH)

@@ -110,12 +110,12 @@ def colour(name: str) -> str:
 
     `bench.show.svg` puts the variable in its place.
     """
-    return f"#fe{_PLACES[name]:04x}"
+    return f"#01fe{_PLACES[name]:02x}"
 
 
 def variable(stand_in: str) -> str:
     """The variable that a colour of `colour` stands for."""
-    return list(COLOURS)[int(stand_in[3:], 16)]
+    return list(COLOURS)[int(stand_in[5:], 16)]
 
 
 @dataclass(frozen=True)

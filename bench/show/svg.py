@@ -31,6 +31,7 @@ UNITS = 72  # of an SVG in an inch of matplotlib's
 FONTS = "system-ui,'DejaVu Sans',sans-serif"  # none wider than matplotlib's, which is measured
 SIZE = 11  # of text, in units
 SMALL = 10
+LEAST, MOST = 0.8, 1.3  # pixels of a screen for a unit
 SETTINGS = PLAIN | {
     "svg.fonttype": "none",  # text stays text
     "font.family": FONT,
@@ -54,7 +55,7 @@ SETTINGS = PLAIN | {
     "lines.solid_capstyle": "round",
 }
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
-STAND_IN = re.compile(r"#fe[0-9a-f]{4}")
+STAND_IN = re.compile(r"#01fe[0-9a-f]{2}")
 NEEDLESS = {  # what is so anyway, or said once at the root
     "stroke-linejoin: round",
     "stroke-linejoin: miter",
@@ -117,7 +118,7 @@ def write(figure: Figure, about: About) -> str:
     box = root.get("viewBox", "")
     root.attrib.clear()
     root.attrib.update(
-        {"class": f"chart {prefix}", "viewBox": _rounded(box), "role": "img"}
+        {"class": f"chart {prefix}", "viewBox": _rounded(box), "role": "img", "style": _widths(box)}
         | {"aria-labelledby": f"{prefix}-t {prefix}-d"}
     )
     heads = [("title", f"{prefix}-t", about.title), ("desc", f"{prefix}-d", about.description)]
@@ -152,13 +153,19 @@ def css() -> str:
         + _variables(":root:not([data-theme=light])", DARK, every)
         + "}"
         + _variables(":root[data-theme=dark]", DARK, every)
-        + "svg.chart{display:block;width:100%;height:auto;min-width:40rem}"
+        + "svg.chart{display:block;width:100%;height:auto}"
     )
 
 
 def plain(text: str) -> str:
     """`text` with the codes of characters that no XML has: a line break as ``U+000A``."""
     return "".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in text)
+
+
+def _widths(box: str) -> str:
+    """How small and how large a figure is shown: its text stays legible, and is no poster."""
+    width = float(box.split(" ")[2])
+    return f"min-width:{LEAST * width:.0f}px;max-width:{MOST * width:.0f}px"
 
 
 def _variables(selector: str, mode: str, used: Iterable[str]) -> str:
