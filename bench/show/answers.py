@@ -48,8 +48,8 @@ class FirstScreen:
             return ""
         dataset, protocol, selection, schedule = self.board
         return (
-            f"Measured on {dataset} ({protocol}, {selection} labels, schedule {schedule}). Accuracy "
-            f"is that on {headline_images(protocol)}; seconds are those of a fit with all that it "
+            f"Measured on {dataset} ({protocol}, {selection} labels, schedule {schedule}). "
+            f"Accuracy is that on {headline_images(protocol)}; seconds are those of a fit with all that it "
             "needs."
         )
 
