@@ -46,6 +46,7 @@ class Tags:
         parameters of this one that were asked for and that both have.
     family : a word that methods of one kind share: ``"dcec"``, ``"scan"``, ... Those of
         ``"supervised"`` learn from the labelled images alone: the suite takes them as baselines.
+        Of one without a family it does not know whether it learns from unlabelled images.
     columns : what the columns of ``probabilities_`` are, ``"classes"`` or ``"clusters"``: of
         clusters the report shows what each holds.
     """

@@ -61,6 +61,25 @@ def test_without_a_baseline_there_is_no_gain(make_record: MakeRecord) -> None:
     assert pd.isna(unknown[["family", "uses_unlabelled"]]).all()
 
 
+def test_nobody_knows_what_a_method_without_family_uses(
+    make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_kinds(monkeypatch, ours="", deep="supervised")
+    table = board_of(make_record, {"ours": {100: [0.9]}, "deep": {100: [0.8]}})
+    assert pd.isna(table.loc[("ours", 100), ["family", "uses_unlabelled"]]).all()
+    assert table.loc[("ours", 100), "gain_mean"] == pytest.approx(0.1)
+    assert not table.loc[("deep", 100), "uses_unlabelled"]
+
+
+def test_failures_alone_stand_nowhere(make_record: MakeRecord) -> None:
+    """Not even the number of labels is known of a trial whose split could not be drawn."""
+    trials = trials_of(make_record, {"ours": {10: [None]}}).assign(n_labels=None, label_share=None)
+    table = aggregate(trials)
+    stands = ["n_labels", "rank", "gain_mean", "labels_for_supervised", "area_mean", "win_rate"]
+    assert table[stands].isna().all(axis=None)
+    assert list(table["n_failed"]) == [1]
+
+
 def test_labels_saved_by_hand(make_record: MakeRecord) -> None:
     """Halfway, on the log scale, from .5 at 10 to .7 at 1,000 are 100 labels; `plain` needs more.
 

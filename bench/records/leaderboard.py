@@ -110,8 +110,8 @@ def _row(key: dict[str, Any], trials: list[TrialRow]) -> dict[str, Any]:
         headline = headline[:0]
     low, high = t_interval(headline)
     row: dict[str, Any] = key | {
-        "n_labels": max(_numbers(trials, "n_labels"), default=None),
-        "label_share": max(_numbers(trials, "label_share"), default=None),
+        "n_labels": max(_numbers(trials, "n_labels"), default=math.nan),
+        "label_share": max(_numbers(trials, "label_share"), default=math.nan),
         "headline_metric": _first(good, "headline_metric"),
         "n_seeds": len(good),
         "n_failed": sum(trial["status"] in FAILURES for trial in trials),

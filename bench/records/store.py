@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from bench.core import machine
 from bench.core.errors import BenchError
 from bench.core.files import said_if_unwritable, write_text
 from bench.core.levels import Level
@@ -25,6 +26,20 @@ if TYPE_CHECKING:
 
 VIEWS = ".views.json"
 COMMIT_DIGITS = 10
+# fmt: off
+SUBSETS = ("all", "labelled", "unlabelled", "test")
+METRICS = ("acc", "accuracy", "nmi", "ari", "purity")
+LIBRARIES = ("python", *machine.LIBRARIES)
+TRIAL_COLUMNS = [
+    "dataset", "dataset_digest", "protocol", "selection", "schedule", "method", "variant", "params",
+    "level", "n_labels", "label_share", "seed", "status", "error", "headline", "headline_metric",
+    "same_as", *(f"{metric}_{subset}" for subset in SUBSETS for metric in METRICS),
+    "fit_seconds", "stage_seconds", "predict_seconds", "peak_memory_mib", "device", "accelerator",
+    "processor", "cores", "threads", "concurrency", "precision", "precision_ran", "commit",
+    "method_version", "stage_versions", "bench_version",
+    *(f"{library.replace('-', '_')}_version" for library in LIBRARIES),
+]
+# fmt: on
 
 
 class Store:
@@ -260,22 +275,6 @@ def tidy(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return table.astype({"level": pd.CategoricalDtype(levels, ordered=True)})
 
 
-# fmt: off
-SUBSETS = ("all", "labelled", "unlabelled", "test")
-METRICS = ("acc", "accuracy", "nmi", "ari", "purity")
-LIBRARIES = ("python", "torch", "numpy", "scipy", "scikit-learn")
-TRIAL_COLUMNS = [
-    "dataset", "dataset_digest", "protocol", "selection", "schedule", "method", "variant", "params",
-    "level", "n_labels", "label_share", "seed", "status", "error", "headline", "headline_metric",
-    "same_as", *(f"{metric}_{subset}" for subset in SUBSETS for metric in METRICS),
-    "fit_seconds", "stage_seconds", "predict_seconds", "peak_memory_mib", "device", "accelerator",
-    "processor", "cores", "threads", "concurrency", "precision", "precision_ran", "commit",
-    "method_version", "stage_versions", "bench_version",
-    *(f"{library.replace('-', '_')}_version" for library in LIBRARIES),
-]
-# fmt: on
-
-
 def flatten_record(record: Record) -> dict[str, Any]:
     """One record as one row of `load_results`; None where it says nothing."""
     trial = Trial.from_json(record["trial"])
@@ -313,12 +312,12 @@ def _made_by(record: Record) -> dict[str, Any]:
     libraries = environment.get("versions", {})
     versions: dict[str, Any] = dict(record.get("versions", {}))
     commit = environment.get("commit")
+    mark = "-dirty" if environment.get("dirty") else ""  # as git describe has it
     stages = sorted(versions.get("stages", {}).items())
     names = ("device", "accelerator", "processor", "cores", "threads", "concurrency")
     return {name: environment.get(name) for name in names} | {
         "precision_ran": environment.get("precision"),
-        "commit": commit
-        and commit[:COMMIT_DIGITS] + ("-dirty" if environment.get("dirty") else ""),
+        "commit": commit and commit[:COMMIT_DIGITS] + mark,
         "method_version": versions.get("method"),
         "stage_versions": " ".join(f"{name}={version}" for name, version in stages) or None,
         "bench_version": libraries.get("bench"),
