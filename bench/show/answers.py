@@ -49,8 +49,8 @@ class FirstScreen:
         dataset, protocol, selection, schedule = self.board
         return (
             f"Measured on {dataset} ({protocol}, {selection} labels, schedule {schedule}). "
-            f"Accuracy is that on {headline_images(protocol)}; seconds are those of a fit with all that it "
-            "needs."
+            f"Accuracy is that on {headline_images(protocol)}; seconds are those of a "
+            "fit with all that it needs."
         )
 
 

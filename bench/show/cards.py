@@ -25,7 +25,6 @@ from bench.show.sections import Section
 from methods import registry
 from methods.registry import Entry, RegistryError
 
-
 HEADS = ("level", "labels", "seeds", "headline", "95 %", "fit s", "shared s", "MiB", "device")
 
 
