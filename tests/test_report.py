@@ -79,10 +79,10 @@ class Page(HTMLParser):
         return " ".join("".join(self.words).split())
 
     def row(self, *start: str) -> list[str]:
-        """The one row of a table that begins so, its cells without line breaks."""
-        plain = [[" ".join(cell.split()) for cell in row] for row in self.rows]
-        (found,) = [row for row in plain if row[: len(start)] == list(start)]
-        return found
+        """The one row that begins so, its cells without line breaks; it may stand in two tables."""
+        plain = {tuple(" ".join(cell.split()) for cell in row) for row in self.rows}
+        (found,) = [row for row in plain if row[: len(start)] == start]
+        return list(found)
 
 
 @pytest.fixture
@@ -161,26 +161,17 @@ def test_the_page_can_be_read_by_everybody(results: Path) -> None:
 
 def test_every_method_level_and_best_are_in_the_board(results: Path) -> None:
     page = shown(results)
-    assert page.row("good", ".600±.000") == [
-        "good",
-        ".600±.000",
-        ".700±.000",
-        ".800±.000",
-        "1.0",
-        "2.0",
-        "3.0",
-    ]
+    of_good = [".600±.000", ".700±.000", ".800±.000", "1.0", "2.0", "3.0"]
+    assert page.row("good", ".600±.000") == ["good", *of_good]
     assert page.row("lam lam=2", "")[:4] == ["lam lam=2", "", ".300", ""]
     assert page.row("broken", "")[2] == "failed (1)"
     for method in ("good", "plain", "lam lam=2", "broken", "other"):
         assert method in page.text
     strong = re.findall(r"<strong>([^<]*)</strong>", page.source)
     assert strong == [".600±.000", ".700±.000", ".800±.000"], "one method alone is not the best"
-    assert "With 7,000 labels, good comes first with .800 (95 % interval" in page.text
+    assert "With 35,000 labels (measured with 7,000), good comes first with .800" in page.text
     assert "With 700 labels, good comes first with .700 (95 % interval .700 to .700" in page.text
-    assert (
-        "With 700 labels, only other was measured, .400 (one seed): nothing is best." in page.text
-    )
+    assert "With 700 labels, only other was measured, .400 (one seed): nothing is" in page.text
     assert "5 methods, 15 trials: 1 failed, 14 ok." in page.text
     for title in ("transductive · random labels · schedule paper", "stratified labels · schedule"):
         assert title in page.text
@@ -207,8 +198,8 @@ def test_figures_lie_beside_the_page(results: Path) -> None:
 
 def test_what_is_missing_is_said(results: Path) -> None:
     page = shown(results)
-    assert page.row("lam lam=2", "toy · transductive")[2] == "0 %, 10 %"
     board = "toy · transductive · stratified labels · schedule quick"
+    assert page.row("lam lam=2", board)[2] == "0 %, 10 %"
     assert page.row("broken", board) == ["broken", board, "0 %, 10 %"]
     assert "random" not in [row[1] for row in page.rows if len(row) == 3]
 
@@ -220,7 +211,9 @@ def test_it_says_how_to_cite_and_rerun(results: Path) -> None:
     assert "--selection random --schedule paper" in page.text
 
 
-def test_a_card_for_every_method(results: Path, make_record: MakeRecord) -> None:
+def test_a_card_for_every_method(
+    results: Path, make_record: MakeRecord, entries: dict[str, Entry]
+) -> None:
     Store(results).write(make_record(0.5, method="ss-dcec", level="1%"))
     page = shown(results)
     anchors = [one["id"] for one in page.all("div") if (one.get("id") or "").startswith("card-")]
@@ -277,11 +270,8 @@ def test_clusters_are_numbered_where_the_font_lacks_their_names(make_record: Mak
 
 
 def test_anchors_and_paragraphs_and_sources(entries: dict[str, Entry]) -> None:
-    assert anchors(["a b", "a-b", "|"]) == {
-        "a b": "card-a-b",
-        "a-b": "card-a-b.2",
-        "|": "card-method",
-    }
+    found = anchors(["a b", "a-b", "|"])
+    assert found == {"a b": "card-a-b", "a-b": "card-a-b.2", "|": "card-method"}
     assert references(entries["scan"])[0].startswith("Van Gansbeke")
     assert references(entries["supervised-lr"]) == []
 
