@@ -19,7 +19,7 @@ from bench.core.levels import Level
 from bench.records.published import Figure as PublishedFigure
 from bench.records.statistics import CONFIDENCE
 from bench.show import lines, svg
-from bench.show.lines import BOTTOM, TOP, WIDTH, Series
+from bench.show.lines import Series
 from bench.show.style import Style, family_of
 from bench.show.svg import About
 
@@ -119,10 +119,10 @@ def replication(
         theirs = [f for f in given if (f.setting.metric, f.setting.subset) == (metric, "all")]
         series = _measured(rows, order, look, axis, f"{metric}_all")
         panels.append((f"{metric.upper()} on all images", series + _published(theirs, axis, "")))
-    texts = [one.label for _, series in panels for one in series]
-    room, height = lines.label_room(texts), lines.height_for(texts)
+    texts = max(([one.label for one in series] for _, series in panels), key=len)
+    room, (_, height) = lines.label_room(texts), lines.size_for(texts)
     each = lines.LEFT + PANEL + room
-    with svg.drawing(len(panels) * each, TOP + height + BOTTOM) as figure:
+    with svg.drawing(len(panels) * each, height) as figure:
         for i, (what, series) in enumerate(panels):
             axes = lines.plot(figure, room, i * each, each)
             _draw(axes, series, axis, what)
@@ -185,12 +185,19 @@ def _measured(
     sign: str = "",
 ) -> list[Series]:
     """The methods that have a value, a line each."""
-    scored = board[board[f"{column}_mean"].notna() & board["level"].isin(list(axis.places))]
-    names = [name for name in order if name in set(scored["name"])]
-    strong = _best_of_families(scored, names, column)
+    ends = [f"{column}_{end}" for end in ("mean", "low", "high")]
+    scored = board.loc[board[ends[0]].notna(), ["name", "level", *ends]]
+    scored = scored.assign(place=scored["level"].map(axis.places)).dropna(subset=["place"])
+    rows = {str(name): rows for name, rows in scored.sort_values("place").groupby("name")}
+    names = [name for name in order if name in rows]
+    strong = _best_of_families({name: float(rows[name][ends[0]].mean()) for name in names})
     found = []
     for name, shift in zip(names, _shifts(len(names), axis.dodge), strict=True):
-        x, y, low, high = _values(scored[scored["name"] == name], column, axis)
+        parts = [rows[name][part].to_numpy(dtype=float) for part in ("place", *ends)]
+        zero = int((rows[name]["level"] == "0%").sum())
+        if 0 < zero < len(parts[0]):  # level 0 stands apart
+            parts = [np.insert(part, zero, np.nan) for part in parts]
+        x, y, low, high = parts
         label = f"{name} {short(y[-1], sign)}"
         found.append(Series(name, label, x + shift, y, low, high, look[name], name in strong))
     return found
@@ -206,8 +213,7 @@ def _figure(
 ) -> str:
     """A figure with one plot."""
     texts = [one.label for one in series]
-    height = lines.height_for(texts)
-    with svg.drawing(WIDTH, TOP + height + BOTTOM) as figure:
+    with svg.drawing(*lines.size_for(texts)) as figure:
         _draw(lines.plot(figure, lines.label_room(texts)), series, axis, what, least, most)
         return svg.write(figure, about)
 
@@ -233,26 +239,14 @@ def _shifts(n: int, dodge: float) -> list[float]:
     return [dodge * (i / max(1, n - 1) - 0.5) for i in range(n)]
 
 
-def _best_of_families(scored: pd.DataFrame, names: Sequence[str], column: str) -> set[str]:
+def _best_of_families(means: Mapping[str, float]) -> set[str]:
     """Of each family the method with the highest mean."""
-    means = scored.groupby("name")[f"{column}_mean"].mean()
     best: dict[str, str] = {}
-    for name in names:
+    for name, mean in means.items():
         family = family_of(name.split(" ")[0])
-        if family not in best or means[name] > means[best[family]]:
+        if family not in best or mean > means[best[family]]:
             best[family] = name
     return set(best.values())
-
-
-def _values(rows: pd.DataFrame, column: str, axis: _Axis) -> list[np.ndarray]:
-    """Places, means and both ends of the intervals of one method, its level 0 apart."""
-    at = rows.assign(_place=rows["level"].map(axis.places)).sort_values("_place")
-    names = ("_place", *(f"{column}_{end}" for end in ("mean", "low", "high")))
-    found = [at[name].to_numpy(dtype=float) for name in names]
-    zero = int((at["level"] == "0%").sum())
-    if 0 < zero < len(at):
-        found = [np.insert(part, zero, np.nan) for part in found]
-    return found
 
 
 def _published(
@@ -295,6 +289,7 @@ def _ticks(axes: Axes, axis: _Axis) -> None:
         shown = _with_room(axes, sorted(axis.above))
         top.set_xticks(shown, [axis.above[place] for place in shown])
         top.tick_params(length=2, pad=2)
+        top.grid(visible=False)
         top.spines["top"].set_visible(False)
 
 

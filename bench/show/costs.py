@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from bench.records.leaderboard import GPU
 from bench.show import lines, svg
 from bench.show.charts import short, spaced
-from bench.show.lines import BOTTOM, PITCH, TOP, WIDTH
+from bench.show.lines import BOTTOM, PITCH, TOP
 from bench.show.style import Style, colour
 from bench.show.svg import About
 
@@ -62,8 +62,7 @@ def costs(
     """
     points = _points(board[board["level"] == level], order, against)
     texts = [_label(point) for point in points]
-    height = lines.height_for(texts)
-    with svg.drawing(WIDTH, TOP + height + BOTTOM) as figure:
+    with svg.drawing(*lines.size_for(texts)) as figure:
         axes = lines.plot(figure, lines.label_room(texts))
         axes.set_xscale("log")
         axes.set_xlabel(LABELS[against])
@@ -123,7 +122,7 @@ def _draw(axes: Axes, point: Point, style: Style) -> None:
         "marker": style.marker,
         "linestyle": "",
         "markersize": LARGE,
-        "gid": f"series:{point.name}",
+        "gid": svg.series(point.name),
     }
     if point.least < point.cost:
         axes.plot(

@@ -13,17 +13,17 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import IdentityTransform
 from sklearn.isotonic import isotonic_regression
 
-from bench.show import labels
+from bench.show import labels, svg
 from bench.show.style import Style, colour
 from bench.show.svg import SIZE, UNITS, plain
 
-WIDTH = 920  # units of a figure
+WIDTH = 920  # units of a figure, at least
 LEFT, TOP, BOTTOM = 58, 22, 48  # around a plot
 LEADER, SAMPLE, GAP = 26, 24, 6  # from a line's end to its name: how wide each part is
 VALUE_WIDTH = 10  # characters of what stands behind a name
 BOLD = 1.15  # how much wider bold text is, at most
 PITCH = 14  # units from line to line of names
-LEAST_HEIGHT = 300  # of a plot
+LEAST_WIDTH, LEAST_HEIGHT = 480, 300  # units of a plot
 MANY = 14  # more lines than these are thin, but for the best of each family
 THICK, MEDIUM, THIN = 2.2, 1.6, 1.1
 MARKER = 5.5
@@ -61,13 +61,16 @@ class Series:
 
 def label_room(texts: Sequence[str]) -> float:
     """Units that names at the ends of lines need to the right of a plot, were they bold."""
-    longest = max((labels.width(line, SIZE) for text in texts for line in _lines(text)), default=0)
+    longest = max(
+        (labels.width(line, SIZE) for text in texts for line in name_lines(text)), default=0
+    )
     return LEADER + SAMPLE + GAP + BOLD * longest
 
 
-def height_for(texts: Sequence[str]) -> float:
-    """Units of a plot's height that so many names need."""
-    return max(LEAST_HEIGHT, PITCH * sum(n_lines(text) for text in texts))
+def size_for(texts: Sequence[str]) -> tuple[float, float]:
+    """Width and height of a figure with one plot and these names, in units."""
+    height = max(LEAST_HEIGHT, PITCH * sum(n_lines(text) for text in texts))
+    return max(WIDTH, LEFT + LEAST_WIDTH + label_room(texts)), TOP + height + BOTTOM
 
 
 def plot(figure: Figure, room: float, start: float = 0, wide: float | None = None) -> Axes:
@@ -84,7 +87,7 @@ def draw(axes: Axes, series: Sequence[Series]) -> None:
     """The lines with their intervals over seeds: bands, and bars where neighbours have none."""
     for one in series:
         width = (THICK if one.strong else THIN) if len(series) > MANY else MEDIUM
-        group = f"series:{one.name}"
+        group = svg.series(one.name)
         several = ~np.isnan(one.low) & ~np.isnan(one.high)
         if several.any():
             paint: dict[str, Any] = {"color": one.style.colour, "gid": group}
@@ -121,7 +124,7 @@ def name_ends(axes: Axes, series: Sequence[Series]) -> None:
         xs = [end[0] + MARKER, max(end[0] + MARKER, box.x1 + 4), start]
         leader(figure, xs, [end[1], end[1], middle], one.style)
         sample(figure, start, middle, one.style)
-        write_lines(figure, start + SAMPLE + GAP, middle, one.label, gid=f"series:{one.name}")
+        write_lines(figure, start + SAMPLE + GAP, middle, one.label, gid=svg.series(one.name))
 
 
 def leader(figure: Figure, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
@@ -150,7 +153,7 @@ def sample(figure: Figure, x: float, y: float, style: Style, joined: bool = True
 
 def write_lines(figure: Figure, x: float, y: float, text: str, **look: Any) -> None:
     """A text on the lines that it takes, from `x` on, its middle at `y`, in units."""
-    found = _lines(text)
+    found = name_lines(text)
     for i, line in enumerate(found):
         place = y + PITCH * ((len(found) - 1) / 2 - i) - 0.35 * SIZE
         figure.text(x, place, line, transform=None, va="baseline", **look)
@@ -196,8 +199,9 @@ def apart(axes: Axes, x: float) -> None:
 
 def n_lines(text: str) -> int:
     """How many lines a name takes."""
-    return len(_lines(text))
+    return len(name_lines(text))
 
 
-def _lines(text: str) -> list[str]:
+def name_lines(text: str) -> list[str]:
+    """The lines of a name and of the value behind it."""
     return labels.lines(plain(text), labels.NAME_WIDTH + VALUE_WIDTH)

@@ -36,14 +36,14 @@ FIXED = {  # variable: its colour in each mode
 }
 GREY = "grey"
 HUES = {  # a hue of HUSL in degrees, and the lightness of its first shade, 0 to 100, in each mode
-    GREY: (0, (34, 84)),
+    GREY: (0, (34, 58)),
     "blue": (250, (34, 70)),
-    "vermilion": (20, (58, 58)),
+    "vermilion": (20, (34, 58)),
     "green": (140, (34, 58)),
     "purple": (285, (34, 58)),
-    "amber": (50, (34, 84)),
-    "teal": (200, (34, 58)),
-    "magenta": (330, (58, 84)),
+    "amber": (50, (46, 84)),
+    "teal": (200, (46, 84)),
+    "magenta": (330, (58, 58)),
     "olive": (95, (58, 84)),
     "cyan": (225, (46, 70)),
     "mint": (165, (46, 70)),

@@ -29,6 +29,7 @@ SPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
 UNITS = 72  # of an SVG in an inch of matplotlib's
 FONTS = "system-ui,'DejaVu Sans',sans-serif"  # none wider than matplotlib's, which is measured
+SERIES = "series:"
 SIZE = 11  # of text, in units
 SMALL = 10
 LEAST, MOST = 0.8, 1.3  # pixels of a screen for a unit
@@ -90,7 +91,7 @@ def drawing(width: float, height: float) -> Iterator[Figure]:
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         # Whoever reads the text has fonts of their own: what this one lacks does not matter.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = Figure(figsize=(width / UNITS, height / UNITS), dpi=UNITS)
+        figure = Figure(figsize=(width / UNITS, height / UNITS), dpi=UNITS, frameon=False)
         FigureCanvasSVG(figure)
         yield figure
 
@@ -104,6 +105,8 @@ def write(figure: Figure, about: About) -> str:
     ----------
     figure : of `drawing`, in whose context this is called.
     """
+    for axes in figure.axes:
+        axes.patch.set_visible(False)  # a transparent shape of no use
     file = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": about.name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -168,6 +171,11 @@ def _widths(box: str) -> str:
     return f"min-width:{LEAST * width:.0f}px;max-width:{MOST * width:.0f}px"
 
 
+def series(name: str) -> str:
+    """The `gid` of all that is drawn of a method: ``data-series`` of its groups in the SVG."""
+    return SERIES + plain(name)
+
+
 def _variables(selector: str, mode: str, used: Iterable[str]) -> str:
     place = MODES.index(mode)
     pairs = (f"--{name}:{COLOURS[name][place]}" for name in COLOURS if name in set(used))
@@ -208,8 +216,8 @@ def _shorten_ids(root: ElementTree.Element, prefix: str) -> None:
         key = element.attrib.pop("id", None)
         if key in new:
             element.set("id", new[key])
-        elif key and key.startswith("series:"):
-            element.set("data-series", plain(key.removeprefix("series:")))
+        elif key and key.startswith(SERIES):
+            element.set("data-series", key.removeprefix(SERIES))
         if LINK in element.attrib:
             element.set("href", f"#{new[element.attrib.pop(LINK)[1:]]}")
         if "clip-path" in element.attrib:
