@@ -79,6 +79,7 @@ class Card:
     schedules: list[str] = field(default_factory=list)
     scores: list[Scores] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     confusion: Confusion | None = None
     clusters: list[Clusters] = field(default_factory=list)
     failures: list[dict[str, str]] = field(default_factory=list)

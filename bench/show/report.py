@@ -28,7 +28,17 @@ from bench.records.published import Setting
 from bench.records.scoring import Record
 from bench.records.store import Store, flatten_record
 from bench.records.views import Images
-from bench.show import answers, cards, confusion, facts, gallery, sections, style, svg
+from bench.show import (
+    answers,
+    cards,
+    confusion,
+    facts,
+    gallery,
+    projections,
+    sections,
+    style,
+    svg,
+)
 from bench.show.cards import Card
 from bench.show.confusion import Table
 from bench.show.picture import Picture, spaced
@@ -204,6 +214,11 @@ def _cards(
             if trial.identity not in shown:  # boards of one setting may share it
                 made[confusion.name_of(trial)].clusters.append(clusters)
                 shown.add(trial.identity)
+    for one in projections.shown(records, store):
+        if one.picture:
+            made[one.name].pictures.append(one.picture)
+        else:
+            made[one.name].notes.append(one.remark)
     return sorted(made.values(), key=lambda card: (card.family, card.name))
 
 
