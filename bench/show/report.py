@@ -108,7 +108,7 @@ def contents(
     given = answers.first_screen(table, trials, anchors)
     method_cards = _cards(records, boards, tables, anchors, store, images)
     for card in method_cards:
-        card.pictures = _card_pictures(card, boards, look)
+        card.pictures[:0] = _card_pictures(card, boards, look)
     main = [board for board in boards if board.key[:4] == given.board]
     return {
         "first": given,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from bench.records.leaderboard import BOARD_KEYS, Board, Cell
 from bench.records.scoring import Record
 from bench.show.picture import Picture, slug, spaced
 from bench.show.style import family_of
+
+Numbers = Mapping[tuple[str, str], Mapping[Hashable, Any]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def _section(
     section = Section(key, board, slug("-".join(key)), rows, of_it, level)
     section.folded = is_replication(key, rows)
     section.columns = [_column(head, rows) for head in board.columns]
-    numbers = rows.set_index(["name", "level"])
+    numbers = {(row["name"], row["level"]): row for row in rows.to_dict("records")}
     compared = rows[rows["rank"].notna()].groupby("level")["name"].nunique()
     for first, *cells in board.rows:
         entries = [
@@ -164,21 +167,18 @@ def _column(head: str, rows: pd.DataFrame) -> Column:
     return Column(spaced(head), head, known)
 
 
-def _entry(name: str, column: Column, cell: Cell, numbers: pd.DataFrame, compared: bool) -> Entry:
+def _entry(name: str, column: Column, cell: Cell, numbers: Numbers, compared: bool) -> Entry:
     """A cell of a row; where one method alone was measured, none is the best."""
     if not column.level:
         text = cell.text.replace(",", "")
         return Entry(cell, value=float(text) if text else None)
-    if (name, column.level) not in numbers.index:
+    row = numbers.get((name, column.level))
+    if row is None:
         return Entry(cell, column.level, seeds=0)
-    row = numbers.loc[(name, column.level)]
-    value = None if pd.isna(row["headline_mean"]) else float(row["headline_mean"])
-    return Entry(
-        replace(cell, best=compared and row["rank"] is not pd.NA and bool(cell.best)),
-        column.level,
-        value,
-        int(row["n_seeds"]),
-    )
+    mean = float(row["headline_mean"])
+    value = None if math.isnan(mean) else mean
+    best = replace(cell, best=cell.best and compared)
+    return Entry(best, column.level, value, int(row["n_seeds"]))
 
 
 def headline_images(protocol: str) -> str:
