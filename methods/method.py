@@ -44,7 +44,9 @@ class Tags:
     without_labels : the registered name of the method that this one is where nothing is labelled,
         because it has nothing better to do. The suite then takes that method's fit, with the
         parameters of this one that were asked for and that both have.
-    family : a word that methods of one kind share, for figures: ``"dcec"``, ``"scan"``, ...
+    family : a word that methods of one kind share: ``"dcec"``, ``"scan"``, ... Those of
+        ``"supervised"`` learn from the labelled images alone: the suite takes them as baselines.
+        Of one without a family it does not know whether it learns from unlabelled images.
     columns : what the columns of ``probabilities_`` are, ``"classes"`` or ``"clusters"``: of
         clusters the report shows what each holds.
     """

@@ -95,6 +95,7 @@ def make_record(make_trial: Callable[..., Trial]) -> Callable[..., dict[str, Any
             "n_labels": 5,
             "same_as": None,
             "headline": headline,
+            "headline_is": "accuracy on unlabelled",
             "subsets": {
                 name: values
                 | {"purity": 0.75, "recall": [0.5, None], "contingency": [[5, 0, 0], [0, 5, 0]]}

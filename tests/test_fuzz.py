@@ -383,6 +383,7 @@ WORDS = [
     "nan",
     "-1",
     "x",
+    "last",
 ]
 
 
@@ -397,7 +398,7 @@ def test_damaged_published_figures(place: Path, content: bytes) -> None:
 
 
 @inputs(250)
-@given(st.lists(st.sampled_from(WORDS) | st.text(max_size=4), min_size=8, max_size=14))
+@given(st.lists(st.sampled_from(WORDS) | st.text(max_size=4), min_size=8, max_size=15))
 def test_published_figures_of_any_words(place: Path, words: list[str]) -> None:
     text = ",".join(COLUMNS) + "\n" + ",".join(words) + "\n"
     (place / "a.csv").write_text(text, encoding="utf-8", errors="surrogatepass")

@@ -12,13 +12,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.records.leaderboard import Cell, aggregate, boards, leaderboard, markdown, write_csv
 from bench.records.scoring import make
-from bench.records.statistics import compare, t_interval
 from bench.records.store import Store, flatten_record
 
 MakeRecord = Callable[..., dict[str, Any]]
@@ -29,13 +27,19 @@ COLUMNS = (  # as design.md has them: a change breaks whoever reads the file
     "acc_all_std,acc_unlabelled_mean,accuracy_unlabelled_mean,accuracy_labelled_mean,"
     "nmi_all_mean,nmi_all_std,nmi_unlabelled_mean,ari_unlabelled_mean,purity_mean,"
     "accuracy_test_mean,accuracy_test_std,fit_seconds_median,stage_seconds_median,"
-    "peak_memory_mib,device"
+    "peak_memory_mib,device,"
+    "family,uses_unlabelled,label_share,headline_metric,rank_low,rank_high,in_top_group,win_rate,"
+    "win_rate_low,win_rate_high,gain_baseline,gain_seeds,gain_mean,gain_low,gain_high,"
+    "labels_baseline,labels_for_supervised,labels_for_supervised_low,labels_for_supervised_high,"
+    "area_mean,area_low,area_high,area_from,area_to,accelerator,precision_ran,threads,concurrency,"
+    "commit,method_version,stage_versions,bench_version,python_version,torch_version,"
+    "numpy_version,scipy_version,scikit_learn_version"
 )
 TEXTS = {
     *("dataset", "protocol", "selection", "schedule", "level", "method", "variant"),
-    *("tied_with_best", "device"),
+    *("tied_with_best", "device", "headline_metric"),
 }
-BEST = [0.80, 0.82, 0.84]
+BEST = [0.80, 0.82, 0.84, 0.81, 0.83]
 
 
 @pytest.fixture
@@ -71,75 +75,15 @@ def not_applicable(trial: Trial) -> dict[str, Any]:
 # --- Over seeds ----------------------------------------------------------------------------------
 
 
-def test_the_interval_by_hand() -> None:
-    """Mean 0.82, standard deviation 0.02, t(0.975, 2) = 4.302653: 4.302653 x 0.02 / sqrt(3)."""
-    low, high = t_interval(BEST)
-    assert low == pytest.approx(0.82 - 0.0496827, abs=1e-6)
-    assert high == pytest.approx(0.82 + 0.0496827, abs=1e-6)
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=8).filter(lambda v: np.std(v) > 1e-6))
-def test_the_interval_is_scipys(values: list[float]) -> None:
-    spread = stats.sem(values)
-    expected = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=spread)
-    assert t_interval(values) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("values", [[], [0.5]])
-def test_one_seed_has_no_interval(values: list[float]) -> None:
-    assert all(math.isnan(end) for end in t_interval(values))
-
-
-def test_equal_values_have_an_interval_of_no_width() -> None:
-    assert t_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
-
-
-@pytest.mark.parametrize(
-    ("differences", "expected"),
-    [
-        ([0.001, 0.002, 0.003], "tied"),  # 0.002 ± 0.0025
-        ([0.003, 0.003, 0.003], "tied"),  # does not hold 0, but is too small to matter
-        ([0.004, 0.005, 0.006], "no"),  # 0.005 ± 0.0025: ends beyond 0.005, without 0
-        ([0.000, 0.004, 0.008], "undecided"),  # 0.004 ± 0.0099
-        ([-0.02, 0.03, 0.04], "undecided"),  # 0.0167 ± 0.080
-        ([0.10, 0.11, 0.12], "no"),  # 0.11 ± 0.025
-        ([0.006, 0.006, 0.006], "no"),  # a small difference, but a sure one
-        ([0.1], None),
-    ],
-)
-def test_how_two_methods_compare(differences: list[float], expected: str | None) -> None:
-    best = pd.Series([0.7, 0.8, 0.9][: len(differences)])
-    assert compare(best, best - np.array(differences)) == expected
-
-
-@given(st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=6))
-def test_comparison_follows_its_definition(differences: list[float]) -> None:
-    base = pd.Series(np.linspace(0.4, 0.6, len(differences)))
-    other = base - np.array(differences)
-    low, high = t_interval(base - other)
-    if low >= -0.005 and high <= 0.005:
-        expected = "tied"
-    else:
-        expected = "undecided" if low <= 0 <= high else "no"
-    assert compare(base, other) == compare(other, base) == expected
-
-
-def test_only_seeds_that_both_have_are_compared() -> None:
-    best = pd.Series([0.9, 0.5, 0.5, 0.5], index=[0, 1, 2, 3])
-    other = pd.Series([0.5, 0.5, 0.5, 0.1], index=[1, 2, 3, 4])
-    assert compare(best, other) == "tied"
-    assert compare(best, pd.Series([0.5], index=[1])) is None
-    assert compare(best, pd.Series([0.5, 0.5], index=[7, 8])) is None
-
-
 def test_a_row_over_seeds(build: Build) -> None:
     row = row_of(build({"a": BEST}), "a")
-    assert row["n_seeds"] == 3
+    assert row["n_seeds"] == 5
     assert row["n_failed"] == 0
-    assert row["n_labels"] == 5
+    assert (row["n_labels"], row["label_share"]) == (5, 0.5)
+    assert row["headline_metric"] == "accuracy on unlabelled"
     assert row["headline_mean"] == row["accuracy_unlabelled_mean"] == pytest.approx(0.82)
-    assert row["headline_std"] == row["acc_all_std"] == pytest.approx(0.02)
-    assert row["headline_high"] - row["headline_mean"] == pytest.approx(0.0496827, abs=1e-6)
+    assert row["headline_std"] == row["acc_all_std"] == pytest.approx(0.0158114)
+    assert row["headline_high"] - row["headline_mean"] == pytest.approx(0.0196324, abs=1e-6)
     assert row["nmi_all_mean"] == 0.25
     assert row["nmi_all_std"] == 0
     assert (row["ari_unlabelled_mean"], row["purity_mean"]) == (0.125, 0.75)
@@ -209,12 +153,13 @@ def test_what_does_not_apply_is_no_failure(
 
 
 def test_ranks_and_ties(build: Build) -> None:
+    """`best` is 0.82 on average; the differences to it are in test_statistics.py."""
     table = build(
         {
-            "far": [0.70, 0.71, 0.72],
-            "near": [0.799, 0.818, 0.837],
+            "far": [0.70, 0.71, 0.72, 0.71, 0.71],
+            "near": [0.799, 0.818, 0.837, 0.808, 0.828],
             "best": BEST,
-            "unsure": [0.82, 0.79, 0.80],
+            "unsure": [0.83, 0.78, 0.80, 0.81, 0.82],
             "twin": BEST,
         }
     )
@@ -222,12 +167,31 @@ def test_ranks_and_ties(build: Build) -> None:
     assert list(table["rank"]) == [1, 1, 3, 4, 5]
     ties = [None if pd.isna(tie) else tie for tie in table["tied_with_best"]]
     assert ties == [None, None, "tied", "undecided", "no"]
+    assert list(table["in_top_group"]) == [True, True, True, True, False]
     (board,) = boards(table)
     cells = {row[0].text: row[1] for row in board.rows}
-    assert cells["best"] == Cell(".820±.050", best=True)
+    assert cells["best"] == Cell(".820±.020", best=True)
     assert (cells["near"].remark, cells["unsure"].remark) == ("≈", "?")
-    assert cells["far"] == Cell(".710±.025")
+    assert cells["far"] == Cell(".710±.009")
     assert any("tied with the best" in note for note in board.notes)
+
+
+def test_two_to_four_seeds_have_intervals_and_no_verdict(build: Build) -> None:
+    table = build({"best": BEST[:4], "near": BEST[:4], "far": [0.1, 0.1, 0.1, 0.1]})
+    assert table["headline_low"].notna().all()
+    assert table[["tied_with_best", "in_top_group"]].isna().all(axis=None)
+    (board,) = boards(table)
+    assert [row[1].remark for row in board.rows] == ["", "", ""]
+    assert any(note.startswith("± half") for note in board.notes)
+    assert not any("tied" in note for note in board.notes)
+
+
+def test_the_half_interval_of_a_cell_is_not_cut_where_the_interval_is(build: Build) -> None:
+    """0.95 ± 0.635 (t(0.975, 1) = 12.7062) ends at 1."""
+    table = build({"a": [0.9, 1.0]})
+    assert (table["headline_low"][0], table["headline_high"][0]) == pytest.approx((0.31469, 1))
+    (board,) = boards(table)
+    assert board.rows[0][1].text == ".950±.635"
 
 
 def test_levels_are_ranked_apart_and_ordered_by_size(make_record: MakeRecord) -> None:
@@ -298,13 +262,43 @@ def test_settings_are_never_ranked_together(
     assert sorted(words) == sorted([one, other])
 
 
-def test_a_variant_is_a_row_of_its_own(make_record: MakeRecord) -> None:
+def test_a_variant_is_a_row_without_rank(make_record: MakeRecord) -> None:
+    """The best of many would be chosen by hidden labels, and push others down."""
     changed = {"variant": {"lam": 0.5}, "params": {"lam": 0.5}}
-    table = table_of([make_record(0.5), make_record(0.6, **changed)])
-    assert list(table["variant"]) == ["lam=0.5", ""]
-    assert list(table["rank"]) == [1, 2]
+    table = table_of(
+        make_record(value, method=method, **fields)
+        for method, value, fields in (
+            ("tiny", 0.5, {}),
+            ("other", 0.4, {}),
+            ("tiny", 0.6, changed),
+            ("other", 0.45, changed),
+        )
+    )
+    assert list(table["variant"]) == ["", "", "lam=0.5", "lam=0.5"]
+    assert list(table["method"]) == ["tiny", "other", "tiny", "other"]
+    assert list(table["rank"].astype(object)) == [1, 2, pd.NA, pd.NA]
     (board,) = boards(table)
-    assert [row[0].text for row in board.rows] == ["tiny lam=0.5", "tiny"]
+    names = ["tiny", "other", "other lam=0.5", "tiny lam=0.5"]
+    assert [row[0].text for row in board.rows] == names
+    assert [row[1].best for row in board.rows] == [True, False, False, False]
+    assert any(note.startswith("Variants are not ranked") for note in board.notes)
+
+
+def test_a_method_of_an_explicit_precision_alone_is_ranked_by_it(make_record: MakeRecord) -> None:
+    """``bench run --all --precision fp32`` gives no other rows."""
+    records = [
+        make_record(0.5, precision="fp32"),
+        make_record(0.6, precision="bf16"),
+        make_record(0.9, precision="bf16", variant={"lam": 1}, params={"lam": 1}),
+        make_record(0.7, method="other", precision="fp32"),
+        make_record(0.8, method="plain"),
+        make_record(0.9, method="plain", precision="bf16"),
+    ]
+    table = table_of(records)
+    ranked = table[table["rank"].notna()]
+    assert list(ranked["method"]) == ["plain", "other", "tiny"]
+    assert list(ranked["variant"]) == ["", "precision=fp32", "precision=bf16"]
+    assert list(ranked["rank"]) == [1, 2, 3]
 
 
 def test_seeds_of_different_trials_have_no_mean(make_record: MakeRecord) -> None:
@@ -407,7 +401,7 @@ def test_the_file_has_the_designed_columns_and_numbers(
     assert len(table) == 12
     for name in set(COLUMNS.split(",")) - TEXTS:
         assert pd.api.types.is_numeric_dtype(table[name]), name
-    for name in ("n_labels", "n_seeds", "n_failed", "rank"):
+    for name in ("n_labels", "n_seeds", "n_failed", "rank", "method_version"):
         assert pd.api.types.is_integer_dtype(table[name]), name
     assert list(table["headline_mean"]) == pytest.approx(
         list(leaderboard(tmp_path)["headline_mean"]), rel=1e-5
@@ -421,7 +415,7 @@ def test_what_does_not_apply_is_empty(build: Build, tmp_path: Path) -> None:
     cells = dict(zip(header.split(","), row.split(","), strict=True))
     assert {name for name, cell in cells.items() if cell} == {
         *("dataset", "protocol", "selection", "schedule", "level", "n_labels", "method"),
-        *("n_seeds", "n_failed"),
+        *("n_seeds", "n_failed", "label_share"),
     }
 
 

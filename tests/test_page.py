@@ -31,10 +31,8 @@ WIDE, NARROW = (1280, 900), (360, 740)
 
 
 @pytest.fixture(scope="module")
-def results(
-    tmp_path_factory: pytest.TempPathFactory, make_record: Callable[..., Record]
-) -> Path:
-    """Four methods at five levels with three seeds, two boards, a failure, images, hostile names."""
+def results(tmp_path_factory: pytest.TempPathFactory, make_record: Callable[..., Record]) -> Path:
+    """Four methods, five levels, three seeds; three boards, a failure, images, hostile names."""
     registry.discover()
     store = Store(tmp_path_factory.mktemp("page") / "results")
     data = datasets.load("digits")
@@ -140,12 +138,21 @@ def test_the_form_answers_as_python_does(visit: Callable[..., Any], results: Pat
         for device in ("cpu", "cuda"):
             page.select_option("[name=device]", device)
             assert page.locator("#ask dd").all_inner_texts() == [
-                expected(choice) for choice in choices(table, trials, board, asked=n_labels, device=device, seconds=seconds)
+                expected(choice)
+                for choice in choices(
+                    table, trials, board, asked=n_labels, device=device, seconds=seconds
+                )
             ], (n_labels, seconds, device)
 
 
 def choices(
-    table: pd.DataFrame, trials: pd.DataFrame, board: Any, *, asked: int, device: str, seconds: float
+    table: pd.DataFrame,
+    trials: pd.DataFrame,
+    board: Any,
+    *,
+    asked: int,
+    device: str,
+    seconds: float,
 ) -> list[advice.Choice | None]:
     entries = advice.answer(table, trials, board, asked).entries
     for found in advice.choose(entries, seconds):

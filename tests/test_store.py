@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bench.core import files
 from bench.core.errors import BenchError, WriteError
 from bench.core.trial import Trial
 from bench.records.store import (
+    TRIAL_COLUMNS,
     Store,
     dump_record,
     flatten_record,
@@ -188,9 +190,78 @@ def test_results_as_a_table(tmp_path: Path, make_record: MakeRecord) -> None:
     assert good[["same_as", "error"]].isna().all()
 
 
-def test_a_row_has_every_field_of_the_trial(make_record: MakeRecord) -> None:
-    record = make_record()
-    assert set(record["trial"]) <= set(flatten_record(record))
+def test_a_row_says_how_it_was_made(make_record: MakeRecord) -> None:
+    """The precision that ran is another thing than the one asked for, which may be "auto"."""
+    environment = {
+        "device": "cuda",
+        "accelerator": "NVIDIA X",
+        "processor": "AMD Y",
+        "cores": 16,
+        "threads": 2,
+        "concurrency": 3,
+        "precision": "bf16",
+        "commit": "0123456789abcdef",
+        "dirty": True,
+        "versions": {
+            "python": "3.11.7",
+            "bench": "0.1.0",
+            "torch": "2.9+cu",
+            "scikit-learn": "1.7",
+        },
+    }
+    versions = {"method": 2, "stages": {"simclr": 1, "neighbours": 3}}
+    row = flatten_record(make_record(0.5, {"environment": environment, "versions": versions}))
+    expected = {
+        "accelerator": "NVIDIA X",
+        "processor": "AMD Y",
+        "cores": 16,
+        "threads": 2,
+        "concurrency": 3,
+        "precision": "auto",
+        "precision_ran": "bf16",
+        "commit": "0123456789-dirty",
+        "method_version": 2,
+        "stage_versions": "neighbours=3 simclr=1",
+        "bench_version": "0.1.0",
+        "python_version": "3.11.7",
+        "torch_version": "2.9+cu",
+        "numpy_version": None,
+        "scikit_learn_version": "1.7",
+    }
+    assert {name: row[name] for name in expected} == expected
+    clean = environment | {"dirty": False}
+    assert flatten_record(make_record(0.5, {"environment": clean}))["commit"] == "0123456789"
+
+
+def test_a_row_says_what_share_was_labelled(make_record: MakeRecord) -> None:
+    """Of the fitted images (10 here, 5 of them labelled); of a failure what its level says."""
+    assert flatten_record(make_record(level="5"))["label_share"] == 0.5
+    assert flatten_record(make_record(None, level="5%"))["label_share"] == 0.05
+    assert flatten_record(make_record(None, level="5"))["label_share"] is None
+
+
+def test_levels_sort_as_a_person_would(tmp_path: Path, make_record: MakeRecord) -> None:
+    for level in ("10%", "500", "3%", "0%", "20", "0.5%"):
+        Store(tmp_path).write(make_record(level=level))
+    levels = load_results(tmp_path).sort_values("level")["level"]
+    assert list(levels) == ["0%", "0.5%", "3%", "10%", "20", "500"]
+    assert (levels > "3%").sum() == 3
+
+
+def test_the_columns_are_always_the_same_and_described(
+    tmp_path: Path, make_record: MakeRecord
+) -> None:
+    assert set(make_record()["trial"]) <= set(TRIAL_COLUMNS)
+    assert set(flatten_record(make_record(None))) == set(TRIAL_COLUMNS)
+    assert list(load_results(tmp_path)) == TRIAL_COLUMNS
+    text = (Path(__file__).parent.parent / "bench" / "README.md").read_text()
+    table = text.partition("<!-- columns of load_results -->")[2].partition("<!-- end -->")[0]
+    described = [
+        name
+        for cell in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", cell)
+    ]
+    assert described == TRIAL_COLUMNS
 
 
 def test_results_that_are_not_there() -> None:

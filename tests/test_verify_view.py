@@ -38,8 +38,9 @@ from methods import registry
 from methods.registry import Entry
 
 FIGURES = """\
-source,method,head,trained_on,selection,labels,clusters,percentile,metric,value,evaluated_on,note
-paper,nearest,nn,all 70000,stratified,10%,,25,accuracy,0.88,unlabelled,made up
+source,method,head,trained_on,selection,labels,clusters,percentile,metric,value,evaluated_on,note,\
+selection_rule
+paper,nearest,nn,all 70000,stratified,10%,,25,accuracy,0.88,unlabelled,made up,last
 """
 
 
@@ -68,6 +69,7 @@ def test_the_csv_has_numbers_as_numbers(records: Records) -> None:
     lr, nn, never = by_number.loc[LR_500], by_number.loc[NN_500], by_number.loc[1]
     assert (lr["measured_mean"], lr["n_seeds"], lr["verdict"]) == (0.785, 2, "reproduced")
     assert lr["measured_low"] < 0.785 < lr["measured_high"]
+    assert (lr["selection_rule"], never["selection_rule"]) == ("last", "label-free")
     assert (lr["method"], lr["level"], lr["subset"]) == ("supervised-lr", "500", "test")
     assert pd.isna(nn["measured_std"])
     assert (nn["n_died"], nn["failure_rate"]) == (1, 1)

@@ -186,7 +186,8 @@ def _choices(device: str, priced: Sequence[Choice], seconds: float | None) -> Ch
 
 def sentence(answer: Answer) -> str:
     """An answer as one sentence of plain English."""
-    labels = f"With {answer.asked:,} labels" if answer.asked else "Without labels"
+    labels = f"With {answer.asked:,} label{'s' if answer.asked > 1 else ''}"
+    labels = labels if answer.asked else "Without labels"
     if answer.n_labels != answer.asked:
         labels += f" (measured with {answer.n_labels:,})"
     if len(answer.entries) == 1:

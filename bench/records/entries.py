@@ -130,9 +130,10 @@ def entries_of(rows: pd.DataFrame, trials: pd.DataFrame, ranges: Ranges) -> tupl
     """The entries of one level, best first."""
     copies = rows["same_as"].isin(rows["method"])
     ranked = rows[~copies].sort_values(["headline_mean", "method"], ascending=[False, True])
+    by_name = dict(list(trials.groupby(["method", "variant"])))
     found: list[Entry] = []
     for _, row in ranked.iterrows():
-        own = trials[(trials["method"] == row["method"]) & (trials["variant"] == row["variant"])]
+        own = by_name[row["method"], row["variant"]]
         headlines = dict(zip(own["seed"], own["headline"], strict=True))
         if not found:
             best = headlines

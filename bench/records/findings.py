@@ -184,6 +184,7 @@ COLUMNS = [
     "selection", "schedule", "level", "metric", "subset", "published", "measured_mean",
     "measured_std", "measured_low", "measured_high", "n_seeds", "precision", "difference",
     "tolerance", "verdict", "n_failed", "n_died", "failure_rate", "note", "published_note",
+    "selection_rule",
 ]
 # fmt: on
 OF_SETTING = COLUMNS[3:12]
@@ -244,4 +245,5 @@ def _row(finding: Finding) -> dict[str, Any]:
         "failure_rate": finding.failure_rate,
         "note": note(finding),
         "published_note": figure.note,
+        "selection_rule": figure.selection_rule,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Hashable
@@ -60,8 +61,14 @@ def leaderboard(results: str | Path) -> pd.DataFrame:
     """
     trials = load_results(results)
     if not trials.empty and not set(trials["method"]) <= set(registry.names()):
-        registry.discover()
+        _discover()
     return aggregate(trials)
+
+
+@functools.cache
+def _discover() -> None:
+    """Register the methods, once: what is not found then will not be found the next time."""
+    registry.discover()
 
 
 def aggregate(trials: pd.DataFrame) -> pd.DataFrame:
@@ -103,8 +110,8 @@ def _row(key: dict[str, Any], trials: list[TrialRow]) -> dict[str, Any]:
         headline = headline[:0]
     low, high = t_interval(headline)
     row: dict[str, Any] = key | {
-        "n_labels": max(_numbers(trials, "n_labels"), default=None),
-        "label_share": max(_numbers(trials, "label_share"), default=None),
+        "n_labels": max(_numbers(trials, "n_labels"), default=math.nan),
+        "label_share": max(_numbers(trials, "label_share"), default=math.nan),
         "headline_metric": _first(good, "headline_metric"),
         "n_seeds": len(good),
         "n_failed": sum(trial["status"] in FAILURES for trial in trials),
@@ -285,7 +292,7 @@ def _cell(row: pd.Series) -> Cell:
     text = _short(row["headline_mean"])
     if row["n_seeds"] > 1:
         text += "±" + _short(t_half(row["headline_std"], row["n_seeds"]))
-    return Cell(text, row["rank"] == 1, remark)
+    return Cell(text, pd.notna(row["rank"]) and bool(row["rank"] == 1), remark)
 
 
 def _seconds(value: float, on_gpu: bool) -> Cell:

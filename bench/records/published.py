@@ -40,6 +40,7 @@ SELECTIONS = {  # with no label or with all of them there is nothing to select
     "representative": "representative",
 }
 SUBSETS = {"all 70000": "all", "unlabelled": "unlabelled", "test 10000": "test"}
+SELECTION_RULES = ("best on test", "last", "label-free", "unknown")
 METRICS = {"acc": "acc", "accuracy": "accuracy", "nmi": "nmi"}
 CIFAR_10 = "cifar-10"
 CIFAR_10_IMAGES_PER_CLASS = 6000
@@ -50,7 +51,13 @@ class Published:
     """One row of ``fashion_mnist.csv``, in the words of its source.
 
     `number` is its place in the file, from 1. `clusters` and `percentile` are None where the
-    source has none. `value` lies between 0 and 1.
+    source has none. `value` lies between 0 and 1. `selection` says how labels were chosen,
+    `selection_rule`, one of `SELECTION_RULES`, which state of which run was published:
+
+    - ``best on test``: the one with the best score on the images that are reported;
+    - ``last``: that at the end, of a length or a stop that the reported images have no part in;
+    - ``label-free``: that at a stop which needs no labels, as few changes of assignments;
+    - ``unknown``: the source does not say.
     """
 
     number: int
@@ -66,6 +73,7 @@ class Published:
     value: float
     evaluated_on: str
     note: str
+    selection_rule: str
 
 
 def read_published(path: Path | Traversable | None = None) -> list[Published]:
@@ -77,8 +85,8 @@ def read_published(path: Path | Traversable | None = None) -> list[Published]:
 
     Raises
     ------
-    BenchError : it is no table, or a row lacks a column, holds text where a number belongs, or a
-        value beyond 0 to 1.
+    BenchError : it is no table, or a row lacks a column, holds text where a number belongs, a
+        value beyond 0 to 1, or a selection rule that is none of `SELECTION_RULES`.
     """
     read = []
     for number, row in enumerate(_rows(path or _shipped("fashion_mnist.csv")), start=1):
@@ -90,6 +98,8 @@ def read_published(path: Path | Traversable | None = None) -> list[Published]:
             }
             if None in row.values() or not 0 <= float(row["value"]) <= 1:
                 raise ValueError("a cell is missing, or the value is not between 0 and 1")
+            if row["selection_rule"] not in SELECTION_RULES:
+                raise ValueError(f"its selection_rule is none of {', '.join(SELECTION_RULES)}")
             read.append(Published(number=number, **{**row, **numbers}))  # type: ignore[arg-type]
         except (KeyError, TypeError, ValueError) as error:
             raise BenchError(
@@ -141,7 +151,7 @@ class Figure:
     """One published figure and the setting that measures it.
 
     `other_reading` marks a second setting for a figure whose source can be read in two ways; it is
-    measured beside the first and not counted.
+    measured beside the first and not counted. `selection_rule` is as in `Published`.
     """
 
     number: int
@@ -150,6 +160,7 @@ class Figure:
     setting: Setting
     note: str = ""
     other_reading: bool = False
+    selection_rule: str = "unknown"
 
 
 def settings(row: Published) -> tuple[Setting, ...]:
@@ -227,7 +238,8 @@ def scan_figure() -> Figure:
         dataset=CIFAR_10,
     )
     note = f"mean accuracy of the card's {len(clusters)} clusters, weighted by their size"
-    return Figure(0, "scan-model-card", purity, setting, note)
+    (rule,) = {cluster["selection_rule"] for cluster in clusters}
+    return Figure(0, "scan-model-card", purity, setting, note, selection_rule=rule)
 
 
 def figures(rows: Iterable[Published] | None = None) -> list[Figure]:
@@ -236,7 +248,9 @@ def figures(rows: Iterable[Published] | None = None) -> list[Figure]:
     Without `rows`: those of the project, and after them the SCAN model card's.
     """
     found = [
-        Figure(row.number, row.source, row.value, setting, row.note, other_reading=position > 0)
+        Figure(
+            row.number, row.source, row.value, setting, row.note, position > 0, row.selection_rule
+        )
         for row in (read_published() if rows is None else rows)
         for position, setting in enumerate(settings(row))
     ]

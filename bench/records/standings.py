@@ -25,7 +25,6 @@ import pandas as pd
 from bench.records import statistics
 from bench.records.statistics import INTERVAL_FROM, VERDICT_FROM
 from methods import registry
-from methods.method import Tags
 
 BOARD_KEYS = ["dataset", "protocol", "selection", "schedule"]
 LEVEL_KEYS = [*BOARD_KEYS, "level"]
@@ -71,16 +70,13 @@ def add_standings(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["_ranked", "_baseline"]).join(columns)
 
 
-def tags_of(method: str) -> Tags | None:
-    """What a method says of itself; None where it is not registered here, of a plugin say."""
-    return registry.get(method).tags if method in registry.names() else None
-
-
 def _kind(method: str) -> dict[str, Any]:
-    tags = tags_of(method)
-    if tags is None:
-        return {"family": None, "uses_unlabelled": None}
-    return {"family": tags.family or None, "uses_unlabelled": tags.family != SUPERVISED}
+    """What a method says of itself; nothing of one that is not registered here, of a plugin say."""
+    family = registry.get(method).tags.family if method in registry.names() else ""
+    return {
+        "family": family or None,
+        "uses_unlabelled": family != SUPERVISED if family else None,
+    }
 
 
 def _headlines(table: pd.DataFrame, trials: pd.DataFrame) -> Headlines:
@@ -172,7 +168,7 @@ def _add_labels_saved(
     for i in rows.index[families[rows.index] != SUPERVISED].intersection(list(headlines)):
         target = rows.loc[i, "headline_mean"]
         needed = functools.partial(_needed, target=target)
-        name, curve = min(curves.items(), key=lambda item: (*needed(item[1]), item[0]))
+        name, curve = min(curves.items(), key=lambda one: (*needed(one[1]), one[0]))
         found[i] |= {"labels_for_supervised": needed(curve)[0], "labels_baseline": name}
         n_labels = curve["n_labels"].to_numpy()
         target_of, *curve_of = statistics.together(*(headlines[j] for j in (i, *curve.index)))

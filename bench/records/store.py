@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from bench.core import machine
 from bench.core.errors import BenchError
 from bench.core.files import said_if_unwritable, write_text
 from bench.core.levels import Level
@@ -27,6 +28,20 @@ VIEWS = ".views.json"
 PROJECTION = ".projection.json"
 BESIDE = (VIEWS, PROJECTION)  # what the names of files beside a record end in
 COMMIT_DIGITS = 10
+# fmt: off
+SUBSETS = ("all", "labelled", "unlabelled", "test")
+METRICS = ("acc", "accuracy", "nmi", "ari", "purity")
+LIBRARIES = ("python", *machine.LIBRARIES)
+TRIAL_COLUMNS = [
+    "dataset", "dataset_digest", "protocol", "selection", "schedule", "method", "variant", "params",
+    "level", "n_labels", "label_share", "seed", "status", "error", "headline", "headline_metric",
+    "same_as", *(f"{metric}_{subset}" for subset in SUBSETS for metric in METRICS),
+    "fit_seconds", "stage_seconds", "predict_seconds", "peak_memory_mib", "device", "accelerator",
+    "processor", "cores", "threads", "concurrency", "precision", "precision_ran", "commit",
+    "method_version", "stage_versions", "bench_version",
+    *(f"{library.replace('-', '_')}_version" for library in LIBRARIES),
+]
+# fmt: on
 
 
 class Store:
@@ -287,30 +302,18 @@ def load_results(results: str | Path) -> pd.DataFrame:
     ------
     BenchError : no such folder, or a file in it that is not a record.
     """
-    import pandas as pd
-
     if not Path(results).is_dir():
         raise BenchError(f"there is no results folder {results}; `bench run` makes one")
-    rows = [flatten_record(record) for record in Store(Path(results))]
-    table = pd.DataFrame(rows, columns=TRIAL_COLUMNS)
+    return tidy(map(flatten_record, Store(Path(results))))
+
+
+def tidy(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """The rows that `flatten_record` gave as the table that `load_results` returns."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows), columns=TRIAL_COLUMNS)
     levels = sorted(set(table["level"]), key=Level.parse)
     return table.astype({"level": pd.CategoricalDtype(levels, ordered=True)})
-
-
-# fmt: off
-SUBSETS = ("all", "labelled", "unlabelled", "test")
-METRICS = ("acc", "accuracy", "nmi", "ari", "purity")
-LIBRARIES = ("python", "torch", "numpy", "scipy", "scikit-learn")
-TRIAL_COLUMNS = [
-    "dataset", "dataset_digest", "protocol", "selection", "schedule", "method", "variant", "params",
-    "level", "n_labels", "label_share", "seed", "status", "error", "headline", "headline_metric",
-    "same_as", *(f"{metric}_{subset}" for subset in SUBSETS for metric in METRICS),
-    "fit_seconds", "stage_seconds", "predict_seconds", "peak_memory_mib", "device", "accelerator",
-    "processor", "cores", "threads", "concurrency", "precision", "precision_ran", "commit",
-    "method_version", "stage_versions", "bench_version",
-    *(f"{library.replace('-', '_')}_version" for library in LIBRARIES),
-]
-# fmt: on
 
 
 def flatten_record(record: Record) -> dict[str, Any]:
@@ -350,11 +353,12 @@ def _made_by(record: Record) -> dict[str, Any]:
     libraries = environment.get("versions", {})
     versions: dict[str, Any] = dict(record.get("versions", {}))
     commit = environment.get("commit")
+    mark = "-dirty" if environment.get("dirty") else ""  # as git describe has it
     stages = sorted(versions.get("stages", {}).items())
     names = ("device", "accelerator", "processor", "cores", "threads", "concurrency")
     return {name: environment.get(name) for name in names} | {
         "precision_ran": environment.get("precision"),
-        "commit": commit and commit[:COMMIT_DIGITS] + ("-dirty" if environment["dirty"] else ""),
+        "commit": commit and commit[:COMMIT_DIGITS] + mark,
         "method_version": versions.get("method"),
         "stage_versions": " ".join(f"{name}={version}" for name, version in stages) or None,
         "bench_version": libraries.get("bench"),

@@ -48,9 +48,9 @@ class FirstScreen:
             return ""
         dataset, protocol, selection, schedule = self.board
         return (
-            f"Measured on {dataset} ({protocol}, {selection} labels, schedule {schedule}). Accuracy "
-            f"is that on {headline_images(protocol)}; seconds are those of a fit with all that it "
-            "needs."
+            f"Measured on {dataset} ({protocol}, {selection} labels, schedule {schedule}). "
+            f"Accuracy is that on {headline_images(protocol)}; seconds are those of a "
+            "fit with all that it needs."
         )
 
 

@@ -18,13 +18,12 @@ from bench.records import views
 from bench.records.scoring import Record
 from bench.records.store import Store
 from bench.records.views import Images, View
-from bench.show import confusion, facts, figures, labels
+from bench.show import facts, gallery
 from bench.show.confusion import Table, name_of
 from bench.show.picture import Picture, slug, spaced
 from bench.show.sections import Section
 from methods import registry
 from methods.registry import Entry, RegistryError
-
 
 HEADS = ("level", "labels", "seeds", "headline", "95 %", "fit s", "shared s", "MiB", "device")
 
@@ -34,6 +33,8 @@ class Clusters:
     """The clusters of one trial: a table, and the most confident images or why there are none."""
 
     title: str
+    level: str
+    board: str
     view: View
     picture: Picture | None
     remark: str = ""
@@ -117,15 +118,17 @@ def takes(entry: Entry) -> str:
     tags = entry.tags
     if not tags.uses_labels:
         return "unlabelled images alone"
-    return "labelled images alone" if tags.family == "supervised" else "labelled and unlabelled images"
+    return (
+        "labelled images alone" if tags.family == "supervised" else "labelled and unlabelled images"
+    )
 
 
 def paragraphs(doc: str) -> list[str]:
-    """The running text of a numpy docstring: paragraphs before its first section, as single lines.
+    r"""The text of a numpy docstring before its first section, each paragraph as one line.
 
     Examples
     --------
-    >>> paragraphs("Says it.\\n\\nMore\\nof it.\\n\\nParameters\\n----------\\nx : y")
+    >>> paragraphs("Says it.\n\nMore\nof it.\n\nParameters\n----------\nx : y")
     ['Says it.', 'More of it.']
     """
     before = re.split(r"\n[A-Z][\w ]+\n-{3,}\n", doc)[0]
@@ -137,7 +140,9 @@ def references(entry: Entry) -> list[str]:
     """The sources that the class names, or its module: the section References of the docstring."""
     module = sys.modules.get(entry.cls.__module__)
     for doc in (inspect.getdoc(entry.cls) or "", inspect.getdoc(module) or ""):
-        section = re.search(r"(?:^|\n)References\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|$)", doc, re.DOTALL)
+        section = re.search(
+            r"(?:^|\n)References\n-+\n(.*?)(?:\n\n[A-Z]\w+\n-+\n|$)", doc, re.DOTALL
+        )
         if section:
             lines = section[1].replace("\n\n", "\n")
             return [" ".join(one.split()) for one in re.split(r"(?<=\.)\n", lines) if one.strip()]
@@ -205,20 +210,14 @@ def clusters_of(section: Section, store: Store, images: Images) -> list[tuple[Tr
     for trial in views.shown(section.records, section.level):
         view = views.read(store, trial)
         if view is not None:
-            found.append((trial, _clusters(trial, view, images, section.anchor)))
+            found.append((trial, _clusters(trial, view, images, section)))
     return found
 
 
-def _clusters(trial: Trial, view: View, images: Images, anchor: str) -> Clusters:
-    title = f"{name_of(trial)} at {spaced(trial.level)}"
+def _clusters(trial: Trial, view: View, images: Images, section: Section) -> Clusters:
+    title, board = f"{name_of(trial)} at {spaced(trial.level)}", section.board.title
     found = images.of(trial)
     if isinstance(found, str):
-        return Clusters(title, view, None, found)
-    picture = Picture(
-        f"clusters-{anchor}-{trial.folder.name}.png",
-        f"{title}: of every cluster the images that are most confidently in it, the surest first. "
-        f"{labels.class_texts(view.classes)[1]}".strip(),
-        f"Images of {len(view.clusters)} clusters, a row for each, labelled with its majority.",
-        figures.confident_images(view, found.X),
-    )
-    return Clusters(title, view, picture)
+        return Clusters(title, trial.level, board, view, None, found)
+    picture = gallery.clusters(trial, view, found, section.anchor)
+    return Clusters(title, trial.level, board, view, picture)

@@ -1,4 +1,4 @@
-"""Confusion matrices from the contingency tables of records: a table per board, method and level."""
+"""Confusion matrices from the contingency tables of records: one per method and level."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine
 NAME_WIDTH = 36  # characters of a name in one line
 CLASS_WIDTH = 24  # characters of a class's name
 MOST_NAMED = 50  # classes along one axis
+MOST_COLUMNS = 100  # of a heat map
 MOST_WRITTEN = 30  # classes for whose values there is room
 MOST_LISTED = 20  # names in a caption
 
@@ -33,9 +34,9 @@ def wrapped(name: str) -> str:
     return "\n".join(lines(drawable(name)))
 
 
-def lines(name: str) -> list[str]:
-    """The lines that a name takes."""
-    return textwrap.wrap(name, NAME_WIDTH) or [name]
+def lines(name: str, most: int = NAME_WIDTH) -> list[str]:
+    """The lines that a name takes, of at most so many characters."""
+    return textwrap.wrap(name, most) or [name]
 
 
 def width(text: str, size: float) -> float:
@@ -77,12 +78,18 @@ def named_every(n: int) -> int:
     return math.ceil(n / MOST_NAMED)
 
 
+def classes_per_column(n: int) -> int:
+    """Of so many classes how many share a column of a heat map."""
+    return math.ceil(n / MOST_COLUMNS)
+
+
 def axis_remark(names: Sequence[str]) -> str:
     """What the caption of a figure says of the classes along its axis; empty if they are plain."""
-    n, step = len(names), named_every(len(names))
+    n, step, shared = len(names), named_every(len(names)), classes_per_column(len(names))
     said = [
         class_texts(names)[1],
         f"Of {n:,} classes one in {step} is named." if step > 1 else "",
         f"Values are written for up to {MOST_WRITTEN} classes." if n > MOST_WRITTEN else "",
+        f"A column is the mean of {shared} classes." if shared > 1 else "",
     ]
     return " ".join(filter(None, said))

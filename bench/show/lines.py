@@ -10,17 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.transforms import IdentityTransform
 from sklearn.isotonic import isotonic_regression
 
-from bench.show import labels
+from bench.show import labels, svg
 from bench.show.style import Style, colour
 from bench.show.svg import SIZE, UNITS, plain
 
-WIDTH = 920  # units of a figure
+WIDTH = 920  # units of a figure, at least
 LEFT, TOP, BOTTOM = 58, 22, 48  # around a plot
 LEADER, SAMPLE, GAP = 26, 24, 6  # from a line's end to its name: how wide each part is
+VALUE_WIDTH = 10  # characters of what stands behind a name
+BOLD = 1.15  # how much wider bold text is, at most
 PITCH = 14  # units from line to line of names
-LEAST_HEIGHT = 300  # of a plot
+LEAST_WIDTH, LEAST_HEIGHT = 480, 300  # units of a plot
 MANY = 14  # more lines than these are thin, but for the best of each family
 THICK, MEDIUM, THIN = 2.2, 1.6, 1.1
 MARKER = 5.5
@@ -57,28 +60,34 @@ class Series:
 
 
 def label_room(texts: Sequence[str]) -> float:
-    """Units that names at the ends of lines need to the right of a plot."""
-    longest = max((labels.width(line, SIZE) for text in texts for line in _lines(text)), default=0)
-    return LEADER + SAMPLE + GAP + longest + 4
+    """Units that names at the ends of lines need to the right of a plot, were they bold."""
+    longest = max(
+        (labels.width(line, SIZE) for text in texts for line in name_lines(text)), default=0
+    )
+    return LEADER + SAMPLE + GAP + BOLD * longest
 
 
-def height_for(texts: Sequence[str]) -> float:
-    """Units of a plot's height that so many names need."""
-    return max(LEAST_HEIGHT, PITCH * sum(len(_lines(text)) for text in texts))
+def size_for(texts: Sequence[str]) -> tuple[float, float]:
+    """Width and height of a figure with one plot and these names, in units."""
+    height = max(LEAST_HEIGHT, PITCH * sum(n_lines(text) for text in texts))
+    return max(WIDTH, LEFT + LEAST_WIDTH + label_room(texts)), TOP + height + BOTTOM
 
 
-def plot(figure: Figure, room: float) -> Axes:
-    """The axes of a figure that has one plot, with so much room at its right."""
+def plot(figure: Figure, room: float, start: float = 0, wide: float | None = None) -> Axes:
+    """The axes of a plot with so much room for names at its right.
+
+    It takes `wide` units of the figure's width from `start` on, by default all of it.
+    """
     width, height = figure.get_size_inches() * UNITS
-    inner = (width - LEFT - room) / width, (height - TOP - BOTTOM) / height
-    return figure.add_axes((LEFT / width, BOTTOM / height, *inner))
+    inner = ((wide or width) - LEFT - room) / width, (height - TOP - BOTTOM) / height
+    return figure.add_axes(((start + LEFT) / width, BOTTOM / height, *inner))
 
 
 def draw(axes: Axes, series: Sequence[Series]) -> None:
     """The lines with their intervals over seeds: bands, and bars where neighbours have none."""
     for one in series:
         width = (THICK if one.strong else THIN) if len(series) > MANY else MEDIUM
-        group = f"series:{one.name}"
+        group = svg.series(one.name)
         several = ~np.isnan(one.low) & ~np.isnan(one.high)
         if several.any():
             paint: dict[str, Any] = {"color": one.style.colour, "gid": group}
@@ -104,19 +113,25 @@ def name_ends(axes: Axes, series: Sequence[Series]) -> None:
     """
     ends = np.array([axes.transData.transform(one.end) for one in series])
     box = axes.get_window_extent()
-    ends[:, 1] = np.clip(ends[:, 1], box.y0, box.y1)
-    heights = np.array([PITCH * len(_lines(one.label)) for one in series], dtype=float)
+    order = np.argsort(np.argsort(ends[:, 1], kind="stable"))
+    ends[:, 1] = np.clip(ends[:, 1], box.y0, box.y1) + 1e-6 * order  # also of what is out of frame
+    heights = np.array([PITCH * n_lines(one.label) for one in series], dtype=float)
     middles = spread(ends[:, 1], heights, box.y0 - BOTTOM / 2, box.y1 + TOP / 2)
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
     start = box.x1 + LEADER
     for one, end, middle in zip(series, ends, middles, strict=True):
         xs = [end[0] + MARKER, max(end[0] + MARKER, box.x1 + 4), start]
-        leader = Line2D(xs, [end[1], end[1], middle], color=one.style.colour, linewidth=0.6)
-        leader.set(transform=None, gid=f"series:{one.name}")
-        figure.add_artist(leader)
+        leader(figure, xs, [end[1], end[1], middle], one.style)
         sample(figure, start, middle, one.style)
-        write_lines(figure, start + SAMPLE + GAP, middle, one.label)
+        write_lines(figure, start + SAMPLE + GAP, middle, one.label, gid=svg.series(one.name))
+
+
+def leader(figure: Figure, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
+    """A thin line through these places, in units, from a line's end to its name."""
+    found = Line2D(xs, ys, color=style.colour, linewidth=0.6)
+    found.set_transform(IdentityTransform())
+    figure.add_artist(found)
 
 
 def sample(figure: Figure, x: float, y: float, style: Style, joined: bool = True) -> None:
@@ -136,12 +151,12 @@ def sample(figure: Figure, x: float, y: float, style: Style, joined: bool = True
     )
 
 
-def write_lines(figure: Figure, x: float, y: float, text: str) -> None:
+def write_lines(figure: Figure, x: float, y: float, text: str, **look: Any) -> None:
     """A text on the lines that it takes, from `x` on, its middle at `y`, in units."""
-    found = _lines(text)
+    found = name_lines(text)
     for i, line in enumerate(found):
         place = y + PITCH * ((len(found) - 1) / 2 - i) - 0.35 * SIZE
-        figure.text(x, place, line, transform=None, fontsize=SIZE, va="baseline")
+        figure.text(x, place, line, transform=None, va="baseline", **look)
 
 
 def spread(wanted: np.ndarray, heights: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -182,5 +197,11 @@ def apart(axes: Axes, x: float) -> None:
     axes.axvline(x, color=colour("faint"), linewidth=0.8, linestyle=(0, (4, 4)))
 
 
-def _lines(text: str) -> list[str]:
-    return labels.lines(plain(text))
+def n_lines(text: str) -> int:
+    """How many lines a name takes."""
+    return len(name_lines(text))
+
+
+def name_lines(text: str) -> list[str]:
+    """The lines of a name and of the value behind it."""
+    return labels.lines(plain(text), labels.NAME_WIDTH + VALUE_WIDTH)

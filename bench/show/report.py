@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from bench.show import (
     cards,
     confusion,
     facts,
-    figures,
+    gallery,
     projections,
     sections,
     style,
@@ -41,7 +41,7 @@ from bench.show import (
 )
 from bench.show.cards import Card
 from bench.show.confusion import Table
-from bench.show.picture import Picture, slug, spaced
+from bench.show.picture import Picture, spaced
 from bench.show.sections import Section
 
 PAGE = "index.html"
@@ -87,7 +87,9 @@ def write_report(
     images = Images(records, sources)
     trials = pd.DataFrame([flatten_record(record) for record in records])
     content = contents(records, trials, store, images)
-    page = render(records, content, findings.verify(published.figures(), results))
+    found = findings.verify(published.figures(), results)
+    content["verdict_chart"] = gallery.verdict_chart(found)
+    page = render(records, content, found)
     return _write(folder, page, pictures(content))
 
 
@@ -100,15 +102,17 @@ def contents(
     boards = sections.board_sections(records, table, anchors)
     look = style.styles(table["name"])
     tables = [confusion.tables(board.records) for board in boards]
-    for board in boards:
-        sections.draw(board, look, images)
+    for board, found in zip(boards, tables, strict=True):
+        board.pictures = gallery.of_board(board, look, images, found)
         board.lead = answers.lead(table, trials, board)
     given = answers.first_screen(table, trials, anchors)
     method_cards = _cards(records, boards, tables, anchors, store, images)
+    for card in method_cards:
+        card.pictures[:0] = _card_pictures(card, boards, look)
     main = [board for board in boards if board.key[:4] == given.board]
     return {
         "first": given,
-        "main_figure": given.board and sections.main_figure(given.board, boards, look),
+        "main_figure": given.board and gallery.main_figure(given.board, boards, look),
         "sections": boards,
         "filters": sections.filters(boards),
         "cards": method_cards,
@@ -154,7 +158,7 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
 
 def pictures(content: dict[str, Any]) -> list[Picture]:
     """Every picture of the page, each once."""
-    shown: list[Picture | None] = [content["main_figure"]]
+    shown: list[Picture | None] = [content["main_figure"], content["verdict_chart"]]
     shown += [sheet.picture for sheet in content["sheets"]]
     for section in content["sections"]:
         shown += section.pictures
@@ -218,30 +222,30 @@ def _cards(
     return sorted(made.values(), key=lambda card: (card.family, card.name))
 
 
+def _card_pictures(card: Card, boards: Sequence[Section], look: gallery.Look) -> list[Picture]:
+    """The curve and the training of a method, each on the first board that has it."""
+    anchor = card.anchor.removeprefix("card-")
+    theirs = [board for board in boards if card.name in board.order]
+    rows = pd.concat([board.rows for board in boards if board.key[:4] == theirs[0].key[:4]])
+    trainings = (
+        gallery.training(
+            card.name,
+            anchor,
+            [one for one in board.records if confusion.name_of_record(one) == card.name],
+            look[card.name],
+        )
+        for board in theirs
+    )
+    first = next(filter(None, trainings), None)
+    return [one for one in (gallery.curve(card.name, anchor, rows, look), first) if one]
+
+
 def augmentation_sheet(name: str, images: Images) -> Sheet:
     """SimCLR's augmentations on images of this dataset."""
-    from methods.toolkit.augment import STRONG, WEAK
-
     found = images.find(name)
     if isinstance(found, str):
         return Sheet(name, None, found)
-    bounds = [
-        ", ".join(
-            f"{one.name} {getattr(strength, one.name):.3g}"
-            for one in fields(strength)
-            if getattr(strength, one.name) != one.default
-        )
-        for strength in (WEAK, STRONG)
-    ]
-    caption = (
-        f"Twelve images of {name}, drawn at random; below each a weak view, as self-labelling "
-        f"takes its targets from, and three strong ones, as SimCLR learns from. Weak: {bounds[0]}. "
-        f"Strong: {bounds[1]}. Area: the least share that a crop keeps; cutout: the largest side "
-        "of the box; flip and grey: probabilities."
-    )
-    alt = f"Contact sheet of {name}: rows are the image, a weak view and three strong views."
-    png = figures.augmentations(found.X)
-    return Sheet(name, Picture(f"augmentations-{slug(name)}.png", caption, alt, png))
+    return Sheet(name, gallery.augmentations(found))
 
 
 def render(

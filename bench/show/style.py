@@ -36,14 +36,14 @@ FIXED = {  # variable: its colour in each mode
 }
 GREY = "grey"
 HUES = {  # a hue of HUSL in degrees, and the lightness of its first shade, 0 to 100, in each mode
-    GREY: (0, (34, 84)),
+    GREY: (0, (34, 58)),
     "blue": (250, (34, 70)),
-    "vermilion": (20, (58, 58)),
+    "vermilion": (20, (34, 58)),
     "green": (140, (34, 58)),
     "purple": (285, (34, 58)),
-    "amber": (50, (34, 84)),
-    "teal": (200, (34, 58)),
-    "magenta": (330, (58, 84)),
+    "amber": (50, (46, 84)),
+    "teal": (200, (46, 84)),
+    "magenta": (330, (58, 58)),
     "olive": (95, (58, 84)),
     "cyan": (225, (46, 70)),
     "mint": (165, (46, 70)),
@@ -127,12 +127,12 @@ def colour(name: str) -> str:
 
     `bench.show.svg` puts the variable in its place.
     """
-    return f"#fe{_PLACES[name]:04x}"
+    return f"#01fe{_PLACES[name]:02x}"
 
 
 def variable(stand_in: str) -> str:
     """The variable that a colour of `colour` stands for."""
-    return list(COLOURS)[int(stand_in[3:], 16)]
+    return list(COLOURS)[int(stand_in[5:], 16)]
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,10 @@ SPACE = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
 UNITS = 72  # of an SVG in an inch of matplotlib's
 FONTS = "system-ui,'DejaVu Sans',sans-serif"  # none wider than matplotlib's, which is measured
+SERIES = "series:"
 SIZE = 11  # of text, in units
 SMALL = 10
+LEAST, MOST = 0.8, 1.3  # pixels of a screen for a unit
 SETTINGS = PLAIN | {
     "svg.fonttype": "none",  # text stays text
     "font.family": FONT,
@@ -54,7 +56,7 @@ SETTINGS = PLAIN | {
     "lines.solid_capstyle": "round",
 }
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
-STAND_IN = re.compile(r"#fe[0-9a-f]{4}")
+STAND_IN = re.compile(r"#01fe[0-9a-f]{2}")
 NEEDLESS = {  # what is so anyway, or said once at the root
     "stroke-linejoin: round",
     "stroke-linejoin: miter",
@@ -89,7 +91,7 @@ def drawing(width: float, height: float) -> Iterator[Figure]:
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         # Whoever reads the text has fonts of their own: what this one lacks does not matter.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure = Figure(figsize=(width / UNITS, height / UNITS), dpi=UNITS)
+        figure = Figure(figsize=(width / UNITS, height / UNITS), dpi=UNITS, frameon=False)
         FigureCanvasSVG(figure)
         yield figure
 
@@ -103,6 +105,8 @@ def write(figure: Figure, about: About) -> str:
     ----------
     figure : of `drawing`, in whose context this is called.
     """
+    for axes in figure.axes:
+        axes.patch.set_visible(False)  # a transparent shape of no use
     file = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": about.name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -117,7 +121,7 @@ def write(figure: Figure, about: About) -> str:
     box = root.get("viewBox", "")
     root.attrib.clear()
     root.attrib.update(
-        {"class": f"chart {prefix}", "viewBox": _rounded(box), "role": "img"}
+        {"class": f"chart {prefix}", "viewBox": _rounded(box), "role": "img", "style": _widths(box)}
         | {"aria-labelledby": f"{prefix}-t {prefix}-d"}
     )
     heads = [("title", f"{prefix}-t", about.title), ("desc", f"{prefix}-d", about.description)]
@@ -152,13 +156,24 @@ def css() -> str:
         + _variables(":root:not([data-theme=light])", DARK, every)
         + "}"
         + _variables(":root[data-theme=dark]", DARK, every)
-        + "svg.chart{display:block;width:100%;height:auto;min-width:40rem}"
+        + "svg.chart{display:block;width:100%;height:auto}"
     )
 
 
 def plain(text: str) -> str:
     """`text` with the codes of characters that no XML has: a line break as ``U+000A``."""
     return "".join(c if c.isprintable() else f"U+{ord(c):04X}" for c in text)
+
+
+def _widths(box: str) -> str:
+    """How small and how large a figure is shown: its text stays legible, and is no poster."""
+    width = float(box.split(" ")[2])
+    return f"min-width:{LEAST * width:.0f}px;max-width:{MOST * width:.0f}px"
+
+
+def series(name: str) -> str:
+    """The `gid` of all that is drawn of a method: ``data-series`` of its groups in the SVG."""
+    return SERIES + plain(name)
 
 
 def _variables(selector: str, mode: str, used: Iterable[str]) -> str:
@@ -201,8 +216,8 @@ def _shorten_ids(root: ElementTree.Element, prefix: str) -> None:
         key = element.attrib.pop("id", None)
         if key in new:
             element.set("id", new[key])
-        elif key and key.startswith("series:"):
-            element.set("data-series", plain(key.removeprefix("series:")))
+        elif key and key.startswith(SERIES):
+            element.set("data-series", key.removeprefix(SERIES))
         if LINK in element.attrib:
             element.set("href", f"#{new[element.attrib.pop(LINK)[1:]]}")
         if "clip-path" in element.attrib:
