@@ -370,7 +370,7 @@ def test_the_embedding_of_another_fit_is_not_taken(lab: Bench) -> None:
     record["cost"]["fit_seconds"] += 1
     lab.store.write(record)
     (said,) = project(lab.store.results)
-    assert said.startswith("no projection of 1 records of ss-dcec")
+    assert said.startswith("no projection of 1 record of ss-dcec")
     assert lab.drawn(trial) is None
 
 

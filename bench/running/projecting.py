@@ -272,10 +272,10 @@ def _said_of(lacking: Sequence[Trial]) -> list[str]:
     if not lacking:
         return []
     names = _listed(dict.fromkeys(trial.method for trial in lacking))
+    n = "1 record" if len(lacking) == 1 else f"{len(lacking)} records"
     return [
-        f"no projection of {len(lacking)} records of {names}: the cache has no embedding of their "
-        "fits, which is kept since this version; `bench run METHOD --level LEVEL --rerun all` "
-        "makes it"
+        f"no projection of {n} of {names}: the cache has no embedding of their fits; "
+        "`bench run METHOD --level LEVEL --rerun all` makes it"
     ]
 
 
