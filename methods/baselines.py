@@ -7,7 +7,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from methods.method import Context, Method, StageRequest, Tags, check_like_fitted, derive_seed
+from methods.method import (
+    Context,
+    Method,
+    StageRequest,
+    Tags,
+    check_like_fitted,
+    derive_seed,
+    flatten,
+)
 from methods.registry import register
 from methods.toolkit.features import FeatureMethod
 from methods.toolkit.rows import Clustered, kmeans_of_rows
@@ -64,6 +72,10 @@ class PixelKMeans(Method):
     def predict(self, X: np.ndarray) -> np.ndarray:
         """The nearest centre ``(n,)`` int64 of each image."""
         return nearest(check_like_fitted(self, X), self.cluster_centers_)[0]
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """What is clustered: the pixels ``(m, h·w·c)`` float32 in [0, 1]."""
+        return flatten(check_like_fitted(self, X))
 
     def stages(self, n_labels: int) -> list[StageRequest]:
         """k-means, whatever is labelled."""

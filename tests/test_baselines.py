@@ -162,6 +162,14 @@ def test_kmeans_is_the_stage():
     assert (method.inertia_, method.n_iter_) == (found["inertia"], found["n_iter"])
 
 
+def test_kmeans_clusters_the_pixels():
+    method = fitted(PixelKMeans)
+    pixels = method.transform(X)
+    assert np.array_equal(pixels, X.reshape(400, 64).astype(np.float32) / 255)
+    distances = np.linalg.norm(pixels[:, None] - method.cluster_centers_, axis=2)
+    assert np.array_equal(distances.argmin(1), method.labels_)
+
+
 def test_cae_kmeans_clusters_the_embedding():
     method = fitted(FeatureKMeans)
     embedding = method.transform(X)

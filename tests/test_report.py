@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from plugins_for_tests import Place
 from published_records import LR_500, Records, put_stand_ins, subset
@@ -22,14 +25,17 @@ from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.data import datasets
 from bench.records import views
-from bench.records.store import Store
+from bench.records.leaderboard import aggregate
+from bench.records.store import Store, flatten_record
 from bench.records.views import Cluster, View
-from bench.show import report
+from bench.show import confusion, gallery, report
+from bench.show.cards import anchors, references
 from bench.show.report import write_report
+from bench.show.sections import board_sections
 from methods.registry import Entry
 
 MakeRecord = Callable[..., dict[str, Any]]
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "input", "br"}
 HERE: dict[str, Any] = {"environment": {"device": "cpu", "precision": "fp32"}}
 
 
@@ -62,7 +68,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
@@ -73,10 +79,10 @@ class Page(HTMLParser):
         return " ".join("".join(self.words).split())
 
     def row(self, *start: str) -> list[str]:
-        """The one row of a table that begins so, its cells without line breaks."""
-        plain = [[" ".join(cell.split()) for cell in row] for row in self.rows]
-        (found,) = [row for row in plain if row[: len(start)] == list(start)]
-        return found
+        """The one row that begins so, its cells without line breaks; it may stand in two tables."""
+        plain = {tuple(" ".join(cell.split()) for cell in row) for row in self.rows}
+        (found,) = [row for row in plain if row[: len(start)] == start]
+        return list(found)
 
 
 @pytest.fixture
@@ -84,15 +90,19 @@ def results(tmp_path: Path, make_record: MakeRecord) -> Path:
     """Two boards, three methods, a failure, two machines; no views, images of nobody's."""
     store = Store(tmp_path / "results")
     scored = {"subsets": {"unlabelled": subset(n=9, recall=[0.25, None, 0.75])}}
-    for level, shift in (("0%", 0.0), ("1%", 0.1), ("10%", 0.2)):
+    for level, n_labels, shift in (("0%", 0, 0.0), ("1%", 700, 0.1), ("10%", 7000, 0.2)):
+        n = {"n_labels": n_labels}
         for seed in (0, 1):
-            store.write(make_record(0.6 + shift, scored, method="good", level=level, seed=seed))
-            store.write(make_record(0.5 + shift, method="plain", level=level, seed=seed))
-    store.write(make_record(0.3, method="lam", variant={"lam": 2}, params={"lam": 2}, level="1%"))
+            of_good = make_record(0.6 + shift, scored | n, method="good", level=level, seed=seed)
+            store.write(of_good)
+            store.write(make_record(0.5 + shift, n, method="plain", level=level, seed=seed))
+    n = {"n_labels": 700}
+    changed = {"variant": {"lam": 2}, "params": {"lam": 2}}
+    store.write(make_record(0.3, n, method="lam", level="1%", **changed))
     store.write(make_record(None, method="broken", level="1%"))
     found = {"device": "cuda", "processor": "A<B", "commit": "0123456789abcdef", "dirty": True}
     versions = {"versions": {"torch": "2.9", "python": "3.11"}}
-    there = {"environment": found | versions}
+    there = {"environment": found | versions} | n
     store.write(make_record(0.4, there, method="other", schedule="paper", selection="random"))
     return store.results
 
@@ -106,17 +116,35 @@ def shown(results: Path, **options: Any) -> Page:
 
 def test_the_page_stands_alone(results: Path) -> None:
     page = shown(results)
-    assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"} == set()
+    assert {tag for tag, _ in page.tags} & {"link", "iframe", "object", "base"} == set()
     for tag, attributes in page.tags:
         assert not [name for name in attributes if name.startswith("on")], tag
     for name in ("src", "href"):
         given = [attributes[name] or "" for _, attributes in page.tags if name in attributes]
-        assert given
         assert all(one.startswith(("data:image/png;base64,", "#")) for one in given)
-    assert not re.findall(r"https?:|//[a-z]|url\(|@import", re.sub('"data:[^"]*"', "", page.source))
-    anchors = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
-    assert {f"#{one}" for one in anchors} == {one["href"] for one in page.all("a")}
+    plain = re.sub('"data:[^"]*"|xmlns(:xlink)?="[^"]*"', "", page.source)
+    assert not re.findall(r"https?:|//[a-z]|url\((?!#)|@import", plain)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert {one["href"] for one in page.all("a")} <= {f"#{one}" for one in ids}
     assert len(page.source) < 500_000
+
+
+def test_only_our_script_runs(results: Path) -> None:
+    page = shown(results)
+    data, script = page.all("script")
+    assert data == {"type": "application/json", "id": "data"}
+    assert script == {}
+    (code,) = re.findall("<script>(.*?)</script>", page.source, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    (policy,) = [x["content"] or "" for x in page.all("meta") if "http-equiv" in x]
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+
+
+def test_the_committed_page_is_small() -> None:
+    page = Path(__file__).parents[1] / "results" / "report" / "index.html"
+    assert page.stat().st_size < 6_000_000
 
 
 def test_the_page_can_be_read_by_everybody(results: Path) -> None:
@@ -124,6 +152,8 @@ def test_the_page_can_be_read_by_everybody(results: Path) -> None:
     assert page.all("html") == [{"lang": "en"}]
     assert all(one.get("scope") in ("row", "col") for one in page.all("th"))
     assert all(len(one.get("alt") or "") > 20 for one in page.all("img"))
+    assert page.all("svg")
+    assert all(one.get("role") == "img" and one.get("aria-labelledby") for one in page.all("svg"))
     assert len(page.all("caption")) == len(page.all("table")) > 4
     assert any(one.get("name") == "viewport" for one in page.all("meta"))
     assert "@media print" in page.source
@@ -131,14 +161,17 @@ def test_the_page_can_be_read_by_everybody(results: Path) -> None:
 
 def test_every_method_level_and_best_are_in_the_board(results: Path) -> None:
     page = shown(results)
-    assert page.row("good") == ["good", ".600±.000", ".700±.000", ".800±.000", "1.0", "2.0", "3.0"]
-    assert page.row("lam lam=2")[:4] == ["lam lam=2", "", ".300", ""]
-    assert page.row("broken")[2] == "failed (1)"
+    of_good = [".600±.000", ".700±.000", ".800±.000", "1.0", "2.0", "3.0"]
+    assert page.row("good", ".600±.000") == ["good", *of_good]
+    assert page.row("lam lam=2", "")[:4] == ["lam lam=2", "", ".300", ""]
+    assert page.row("broken", "")[2] == "failed (1)"
     for method in ("good", "plain", "lam lam=2", "broken", "other"):
         assert method in page.text
     strong = re.findall(r"<strong>([^<]*)</strong>", page.source)
-    assert strong == [".600±.000", ".700±.000", ".800±.000", ".400"]  # the larger board first
-    assert "At 1 % labels the best is good with 0.700, in 5.0 s with all" in page.text
+    assert strong == [".600±.000", ".700±.000", ".800±.000"], "one method alone is not the best"
+    assert "With 35,000 labels (measured with 7,000), good comes first with .800" in page.text
+    assert "With 700 labels, good comes first with .700 (95 % interval .700 to .700" in page.text
+    assert "With 700 labels, only other was measured, .400 (one seed): nothing is" in page.text
     assert "5 methods, 15 trials: 1 failed, 14 ok." in page.text
     for title in ("transductive · random labels · schedule paper", "stratified labels · schedule"):
         assert title in page.text
@@ -147,16 +180,50 @@ def test_every_method_level_and_best_are_in_the_board(results: Path) -> None:
 
 def test_figures_lie_beside_the_page(results: Path) -> None:
     page = shown(results)
-    names = {one["data-file"] for one in page.all("figure")}
-    board = "toy-transductive-stratified-quick"
-    other = "toy-transductive-random-paper"
-    expected = {f"{kind}-{board}.png" for kind in ("supervision", "cost", "recall")}
-    expected |= {f"{kind}-{other}.png" for kind in ("cost", "recall")}
+    names = {one["data-file"] or "" for one in page.all("figure")}
+    board, other = "toy-transductive-stratified-quick", "toy-transductive-random-paper"
+    kinds = ("supervision", "cost", "memory", "recall", "confusion", "labels")
+    expected = {f"{kind}-{board}.svg" for kind in kinds}
+    expected |= {f"{kind}-{other}.svg" for kind in ("cost", "memory", "recall")}
+    expected |= {"curve-good.svg", "curve-plain.svg"}
     assert names == expected, "a chart over levels needs two of them"
     files = {path.name for path in (results / "report").iterdir()}
     assert files == names | {"index.html"}
-    best = next(one["alt"] or "" for one in page.all("img") if "against the share" in str(one))
-    assert "At 1 %, best first: good 0.700, plain 0.600, lam lam=2 0.300." in best
+    for name in names:
+        file = (results / "report" / name).read_text(encoding="utf-8")
+        assert file.startswith("<svg ")
+        assert "prefers-color-scheme:dark" in file
+    assert "At 1 %, best first: good 0.700, plain 0.600, lam lam=2 0.300." in page.text
+
+
+def test_what_is_missing_is_said(results: Path) -> None:
+    page = shown(results)
+    board = "toy · transductive · stratified labels · schedule quick"
+    assert page.row("lam lam=2", board)[2] == "0 %, 10 %"
+    assert page.row("broken", board) == ["broken", board, "0 %, 10 %"]
+    assert "random" not in [row[1] for row in page.rows if len(row) == 3]
+
+
+def test_it_says_how_to_cite_and_rerun(results: Path) -> None:
+    page = shown(results)
+    assert "@software{fewlabels-bench, author = {{The fewlabels-bench contributors}}" in page.text
+    assert "bench run broken good plain --dataset FILE --level 0%,1%,10% --seeds 2" in page.text
+    assert "--selection random --schedule paper" in page.text
+
+
+def test_a_card_for_every_method(
+    results: Path, make_record: MakeRecord, entries: dict[str, Entry]
+) -> None:
+    Store(results).write(make_record(0.5, method="ss-dcec", level="1%"))
+    page = shown(results)
+    anchors = [one["id"] for one in page.all("div") if (one.get("id") or "").startswith("card-")]
+    assert sorted(anchors) == sorted(
+        ["card-broken", "card-good", "card-lam-lam-2", "card-other", "card-plain", "card-ss-dcec"]
+    )
+    assert "A plugin that is not here" in page.text
+    assert "DCEC whose targets and first centres come from the labelled instances" in page.text
+    assert "Fiorentino, Semi-Supervised Deep Clustering" in page.text
+    assert page.row("n_clusters", "2")
 
 
 def test_recall_is_the_mean_over_seeds_of_the_headlines_images(
@@ -171,17 +238,17 @@ def test_recall_is_the_mean_over_seeds_of_the_headlines_images(
         make_record(parts={"subsets": one}, level="1%", method="a"),
         make_record(None, level="5%", method="a", seed=1),
     ]
-    table = report.recall_table(records, "5%", ["b", "a"])
+    table = gallery.recall_table(records, "5%", ["b", "a"])
     assert list(table.index) == ["b", "a"]
     np.testing.assert_allclose(table.to_numpy(), [[0.3, np.nan, 0.75], [0.4, np.nan, 0.5]])
-    assert report.recall_table(records, "50%", ["a"]).empty
+    assert gallery.recall_table(records, "50%", ["a"]).empty
     inductive = make_record(parts={"subsets": one}, protocol="inductive")
-    assert report.recall_table([inductive], "5%", ["tiny"]).empty, "no test images"
+    assert gallery.recall_table([inductive], "5%", ["tiny"]).empty, "no test images"
 
 
 @pytest.mark.parametrize(
     ("n", "first", "said"),
-    [(60, "class 0", "Of 60 classes one in 2 is named."), (3, "お", "0 お, 1 class 1, 2 class 2.")],
+    [(60, "class 0", "Of 60 classes one in 2 is named."), (3, "x" * 40, "Names are cut after")],
 )
 def test_the_caption_says_what_a_figure_leaves_out(
     make_record: MakeRecord, n: int, first: str, said: str
@@ -189,15 +256,38 @@ def test_the_caption_says_what_a_figure_leaves_out(
     names = [first, *(f"class {j}" for j in range(1, n))]
     part = {"n": 10, "recall": [0.5] * n, "contingency": [[1] * (n + 1)] * n}
     records = [make_record(0.5, {"subsets": {"all": part, "unlabelled": part}})]
+    table = report.named(aggregate(pd.DataFrame([flatten_record(one) for one in records])))
+    (section,) = board_sections(records, table, anchors(table["name"]))
     images = SimpleNamespace(class_names=lambda dataset, n_classes: names)
-    picture = report._recall_chart("a", records, "5%", ["tiny"], images)
-    assert said in picture.caption
-    view = View("", tuple(names), (Cluster(0, 0, 0.5, 1, (0,), (0.5,)),))
-    trial = Trial.from_json(records[0]["trial"])
+    assert said in gallery.recall(section, images).caption
+
+
+def test_clusters_are_numbered_where_the_font_lacks_their_names(make_record: MakeRecord) -> None:
+    view = View("", ("お", "b"), (Cluster(0, 0, 0.5, 1, (0,), (0.5,)),))
+    trial = Trial.from_json(make_record()["trial"])
     data = SimpleNamespace(X=np.zeros((1, 4, 4), np.uint8))
-    images.of = lambda trial: data
-    clusters = report._clusters(trial, view, images, "a")
-    assert ("Numbers stand for names" in clusters.picture.caption) == (first == "お")
+    assert "Numbers stand for names" in gallery.clusters(trial, view, data, "a").caption
+
+
+def test_anchors_and_paragraphs_and_sources(entries: dict[str, Entry]) -> None:
+    found = anchors(["a b", "a-b", "|"])
+    assert found == {"a b": "card-a-b", "a-b": "card-a-b.2", "|": "card-method"}
+    assert references(entries["scan"])[0].startswith("Van Gansbeke")
+    assert references(entries["supervised-lr"]) == []
+
+
+def test_confusion_matrices_are_named_and_summed(make_record: MakeRecord) -> None:
+    part = {"n": 4, "recall": [0.5, 0.5], "contingency": [[1, 2, 0], [3, 0, 1]]}
+    subsets = {"subsets": {"unlabelled": part}}
+    records = [make_record(0.5, subsets, level="0%", seed=seed) for seed in (0, 1)]
+    records.append(make_record(0.5, subsets))
+    records.append(make_record(0.5, subsets | {"cluster_names": [1, 1]}, method="other"))
+    records.append(make_record(None, method="broken"))
+    found = confusion.tables(records)
+    assert found == {
+        "tiny": {"0%": [[4, 2, 0], [0, 6, 2]], "5%": [[1, 2, 0], [3, 0, 1]]},
+        "other": {"5%": [[0, 3, 0], [0, 3, 1]]},
+    }
 
 
 def test_what_failed_is_listed_with_its_message(results: Path, make_record: MakeRecord) -> None:
@@ -334,10 +424,9 @@ def test_figures_that_are_gone_are_removed_and_nothing_else(results: Path) -> No
     for path in (results / "trials").rglob("transductive-random-paper/*/*/*.json"):
         path.unlink()
     write_report(results)
-    kinds = {
-        f"{x}-toy-transductive-stratified-quick.png" for x in ("supervision", "cost", "recall")
-    }
-    assert set(contents(folder)) == kinds | {"index.html", "mine.png"}
+    names = set(contents(folder))
+    assert {"index.html", "mine.png", "cost-toy-transductive-stratified-quick.svg"} < names
+    assert not [name for name in names if "random-paper" in name]
 
 
 def test_a_page_of_somebody_else_is_left_alone(results: Path, tmp_path: Path) -> None:

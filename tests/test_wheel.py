@@ -51,7 +51,7 @@ def check_content(wheel: Path) -> None:
     files = [
         f
         for folder in folders
-        for ending in ("py", "csv", "html", "typed")
+        for ending in ("py", "csv", "html", "css", "js", "typed")
         for f in folder.rglob(f"*.{ending}")
     ]
     assert {file.relative_to(ROOT).as_posix() for file in files} <= names

@@ -125,14 +125,23 @@ def report(
         typer.Option(help="FILE.npz or folder of which there are records; repeatable."),
     ] = None,
     plugin: Plugins = None,
+    no_projections: Annotated[
+        bool,
+        typer.Option(
+            "--no-projections", help="Lay out no embeddings of the cache; those laid out are shown."
+        ),
+    ] = False,
 ) -> None:
     """Figures and one self-contained HTML page."""
     check_there(results)
+    from bench.running.projecting import project
     from bench.show.report import write_report
     from methods import registry
 
     for problem in registry.discover(plugin or []):
         typer.echo(problem.message, err=True)
+    for said in [] if no_projections else project(results, dataset or []):
+        typer.echo(said)
     typer.echo(f"written: {write_report(results, output, dataset or [])}")
 
 

@@ -24,7 +24,7 @@ from bench.core.levels import Level
 from bench.core.trial import Grid, Trial
 from bench.data.fashion_mnist import FASHION_MNIST
 from bench.records.scoring import Record
-from bench.records.store import Store, read_record
+from bench.records.store import BESIDE, Store, read_record
 from methods import registry
 
 PROTOCOLS = {
@@ -293,7 +293,7 @@ def known_data(store: Store) -> dict[str, Data]:
     """
     known = {FASHION_MNIST.name: FASHION}
     for path in sorted(store.root.glob("*/transductive-*-paper/scan*/0%/*.json")):
-        if path.name.endswith(".views.json"):
+        if path.name.endswith(BESIDE):
             continue
         record = read_record(path)
         everything = record.get("subsets", {}).get("all")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 VIEWS = ".views.json"
+PROJECTION = ".projection.json"
+BESIDE = (VIEWS, PROJECTION)  # what the names of files beside a record end in
 COMMIT_DIGITS = 10
 # fmt: off
 SUBSETS = ("all", "labelled", "unlabelled", "test")
@@ -83,35 +85,61 @@ class Store:
         ------
         BenchError : the file is no JSON object; the message names it.
         """
-        path = self.views_path(trial)
-        if not path.exists():
-            return None
-        try:
-            values = json.loads(read_regular(path))
-        except (BenchError, OSError, ValueError, RecursionError) as error:
-            raise BenchError(f"{path} is no JSON ({error}); delete it and run again") from error
-        if not isinstance(values, dict):
-            raise BenchError(f"{path} holds no JSON object; delete it and run again")
-        return values
+        return _read_object(self.views_path(trial))
 
-    def write(self, record: Record, views: dict[str, Any] | None = None) -> Path:
+    def projection_path(self, trial: Trial) -> Path:
+        """Where the projection of a trial lies, as ``<seed>.projection.json``."""
+        return self.path(trial).with_suffix(PROJECTION)
+
+    def read_projection(self, trial: Trial) -> dict[str, Any] | None:
+        """The projection of the trial at this place (`bench.records.projections`), as `read_views`.
+
+        Raises
+        ------
+        BenchError : the file is no JSON object; the message names it.
+        """
+        return _read_object(self.projection_path(trial))
+
+    def write_projection(self, trial: Trial, projection: dict[str, Any]) -> Path:
+        """Write the projection of a trial beside its record.
+
+        Raises
+        ------
+        WriteError : the file cannot be written. BenchError : a link would lead elsewhere.
+        """
+        path = self.projection_path(trial)
+        self._check_below(path)
+        with said_if_unwritable(path):
+            write_text(path, dump_views(projection))
+        return path
+
+    def write(
+        self,
+        record: Record,
+        views: dict[str, Any] | None = None,
+        projection: dict[str, Any] | None = None,
+    ) -> Path:
         """Write `record` where its trial belongs, replacing an older one in one step.
 
-        `views` are what figures need of the trial (`bench.records.views`). Those of an older record
-        go first: a kill in between leaves a record without views, never with another's.
+        `views` and `projection` are what figures need of the trial (`bench.records.views`,
+        `bench.records.projections`). Those of an older record go first: a kill in between leaves a
+        record without them, never with another's.
 
         Raises
         ------
         WriteError : the file cannot be written. BenchError : a link would lead elsewhere.
         """
         trial = Trial.from_json(record["trial"])
-        path, beside = self.path(trial), self.views_path(trial)
+        path = self.path(trial)
+        beside = {self.views_path(trial): views, self.projection_path(trial): projection}
         self._check_below(path)
         with said_if_unwritable(path):
-            beside.unlink(missing_ok=True)
+            for other in beside:
+                other.unlink(missing_ok=True)
             write_text(path, dump_record(record))
-            if views is not None:
-                write_text(beside, dump_views(views))
+            for other, values in beside.items():
+                if values is not None:
+                    write_text(other, dump_views(values))
         return path
 
     def __iter__(self) -> Iterator[Record]:
@@ -121,7 +149,7 @@ class Store:
     def paths(self) -> list[Path]:
         """Where records lie, ordered."""
         found = sorted(self.root.glob("*/*/*/*/*.json"))
-        return [path for path in found if not path.name.endswith(VIEWS)]
+        return [path for path in found if not path.name.endswith(BESIDE)]
 
     def _check_below(self, path: Path) -> None:
         """Refuse to write anywhere but below the folder of the records.
@@ -135,6 +163,19 @@ class Store:
                 f"{links[0]} is a symbolic link; expected a folder: records are not written "
                 "through links"
             )
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object of a file beside a record; None if there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(read_regular(path))
+    except (BenchError, OSError, ValueError, RecursionError) as error:
+        raise BenchError(f"{path} is no JSON ({error}); delete it and run again") from error
+    if not isinstance(values, dict):
+        raise BenchError(f"{path} holds no JSON object; delete it and run again")
+    return values
 
 
 def is_stale(record: Record) -> bool:
@@ -343,10 +384,11 @@ class Merged:
 
 
 def merge(results: Path, other: Path) -> Merged:
-    """Adopt the records of another results folder, from another machine say, with their views.
+    """Adopt the records of another results folder, from another machine say.
 
-    A record is taken over where there is none here, or where ours did not end ``ok`` and theirs
-    did; otherwise ours stays.
+    A record is taken over, with its views and its projection, where there is none here, or where
+    ours did not end ``ok`` and theirs did; otherwise ours stays. Where the two are equal and ours
+    has no projection, theirs is taken.
 
     Raises
     ------
@@ -360,24 +402,30 @@ def merge(results: Path, other: Path) -> Merged:
         try:
             record = read_record(path)
             check_scores(record)
-            views = Store(other).read_views(Trial.from_json(record["trial"]))
+            trial = Trial.from_json(record["trial"])
+            beside = Store(other).read_views(trial), Store(other).read_projection(trial)
         except BenchError as error:
             merged.refused.append(f"{path}: {error}" if str(path) not in str(error) else str(error))
         else:
-            _take_over(record, views, Store(results), merged)
+            _take_over(record, beside, Store(results), merged)
     return merged
 
 
-def _take_over(record: Record, views: dict[str, Any] | None, store: Store, merged: Merged) -> None:
+Beside = tuple[dict[str, Any] | None, dict[str, Any] | None]  # views, projection
+
+
+def _take_over(record: Record, beside: Beside, store: Store, merged: Merged) -> None:
     """Write one record of theirs, or keep ours; `merged` counts it."""
     trial = Trial.from_json(record["trial"])
     path = store.path(trial)
     ours = read_record(path) if os.path.lexists(path) else None
     if ours is None or (ours["status"] != "ok" and record["status"] == "ok"):
-        store.write(record, views)
+        store.write(record, *beside)
         merged.adopted += 1
         return
     merged.kept += 1
+    if ours == record and beside[1] is not None and not store.projection_path(trial).exists():
+        store.write_projection(trial, beside[1])
     both = ours["status"] == record["status"] == "ok" and ours["identity"] == record["identity"]
     if both and ours["subsets"] != record["subsets"]:
         merged.conflicts.append(f"{trial.title}: {_headline(ours)} here, {_headline(record)} there")

@@ -23,7 +23,7 @@ from bench.core.errors import BenchError
 from bench.core.levels import Level
 from bench.core.trial import Trial, canonical_digest, fitted_as, method_of
 from bench.data import datasets
-from bench.records import scoring, views
+from bench.records import projections, scoring, views
 from bench.records.scoring import Record
 from bench.records.store import Store
 from bench.records.views import View
@@ -216,25 +216,36 @@ class Worker:
         for name, attribute in (("clusters", "cluster_labels_"), ("soft", "probabilities_")):
             if hasattr(method, attribute):
                 arrays[name] = np.asarray(getattr(method, attribute))
-        context.clear()
-        return Fit(
-            arrays,
-            {
-                "fit": key,
-                "cost": {
-                    "fit_seconds": fitted - start - context.stage_wall_s + context.spent_before_s,
-                    "stage_seconds": sum(stage["seconds"] for stage in context.stage_costs),
-                    "predict_seconds": predicted - fitted,
-                    "stages": context.stage_costs,
-                    "peak_memory_mib": max(
-                        [machine.peak_memory_mib()]
-                        + [stage["peak_memory_mib"] for stage in context.stage_costs]
-                    ),
-                },
-                "environment": self.environment,
-                "history": context.history,
+        facts: dict[str, Any] = {
+            "fit": key,
+            "cost": {
+                "fit_seconds": fitted - start - context.stage_wall_s + context.spent_before_s,
+                "stage_seconds": sum(stage["seconds"] for stage in context.stage_costs),
+                "predict_seconds": predicted - fitted,
+                "stages": context.stage_costs,
+                "peak_memory_mib": max(
+                    [machine.peak_memory_mib()]
+                    + [stage["peak_memory_mib"] for stage in context.stage_costs]
+                ),
             },
-        )
+            "environment": self.environment,
+            "history": context.history,
+        }
+        arrays |= self._embedding(method)  # last: no part of what the fit costs
+        context.clear()
+        return Fit(arrays, facts)
+
+    def _embedding(self, method: Method) -> Arrays:
+        """The embedding of the sampled images, for a figure; empty where none is kept or can be."""
+        fitted = self.fitted
+        try:
+            if not projections.kept(method, fitted.level, fitted.seed):
+                return {}
+            return {projections.EMBEDDING: projections.embed(method, self.X)}
+        except Exception as error:  # whatever transform raises: a figure less loses no trial
+            traceback.print_exc()
+            print(f"warning: {fitted.title} keeps no embedding: {type(error).__name__}: {error}")
+            return {}
 
     def _success(self, trial: Trial, fit: Fit, labelled: np.ndarray) -> Record:
         tested = "labels_test" in fit.arrays

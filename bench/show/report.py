@@ -7,71 +7,45 @@ nothing is downloaded for them. The same records give the same bytes.
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from bench.core.errors import BenchError
 from bench.core.files import write_text
-from bench.core.levels import Level
-from bench.core.trial import Trial
-from bench.records import findings, leaderboard, published, views
+from bench.records import findings, leaderboard, published
 from bench.records.findings import Finding
-from bench.records.leaderboard import BOARD_KEYS, Board
 from bench.records.published import Setting
-from bench.records.scoring import FAILURES, Record, error_message
-from bench.records.store import Store, flatten_record, is_stale
-from bench.records.views import Images, View
-from bench.show import figures, labels
-from bench.show.figures import Style
-from methods.registry import RegistryError
+from bench.records.scoring import Record
+from bench.records.store import Store, flatten_record
+from bench.records.views import Images
+from bench.show import (
+    answers,
+    cards,
+    confusion,
+    facts,
+    gallery,
+    projections,
+    sections,
+    style,
+    svg,
+)
+from bench.show.cards import Card
+from bench.show.confusion import Table
+from bench.show.picture import Picture, spaced
+from bench.show.sections import Section
 
 PAGE = "index.html"
 MADE_BY = '<meta name="generator" content="bench report">'
-MACHINE = ("device", "accelerator", "processor", "cores", "threads", "concurrency", "precision")
-COMMIT_DIGITS = 10
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: the file's name, what it shows, for who sees it and who does not, and the PNG."""
-
-    name: str
-    caption: str
-    alt: str
-    png: bytes
-
-    @property
-    def uri(self) -> str:
-        """The whole picture as an address, so that the page needs no other file."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """The clusters of one trial: a table, and the most confident images or why there are none."""
-
-    title: str
-    view: View
-    picture: Picture | None
-    remark: str = ""
-
-
-@dataclass
-class Section:
-    """All about one board."""
-
-    board: Board
-    anchor: str
-    lead: str
-    pictures: list[Picture] = field(default_factory=list)
-    clusters: list[Clusters] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -111,14 +85,86 @@ def write_report(
         raise BenchError(f"there are no records in {results}; `bench run --all` makes some")
     folder = store.results / "report" if output is None else Path(output)
     images = Images(records, sources)
-    sections = board_sections(records, store, images)
-    sheets = [augmentation_sheet(name, images) for name in images.names]
+    trials = pd.DataFrame([flatten_record(record) for record in records])
+    content = contents(records, trials, store, images)
     found = findings.verify(published.figures(), results)
-    page = render(records, sections, sheets, found)
-    shown = [sheet.picture for sheet in sheets]
-    for section in sections:
-        shown += [*section.pictures, *(clusters.picture for clusters in section.clusters)]
-    return _write(folder, page, [picture for picture in shown if picture is not None])
+    content["verdict_chart"] = gallery.verdict_chart(found)
+    page = render(records, content, found)
+    return _write(folder, page, pictures(content))
+
+
+def contents(
+    records: Sequence[Record], trials: pd.DataFrame, store: Store, images: Images
+) -> dict[str, Any]:
+    """What the templates show, but for published figures and machines."""
+    table = named(leaderboard.aggregate(trials))
+    anchors = cards.anchors(dict.fromkeys(table["name"]))
+    boards = sections.board_sections(records, table, anchors)
+    look = style.styles(table["name"])
+    tables = [confusion.tables(board.records) for board in boards]
+    for board, found in zip(boards, tables, strict=True):
+        board.pictures = gallery.of_board(board, look, images, found)
+        board.lead = answers.lead(table, trials, board)
+    given = answers.first_screen(table, trials, anchors)
+    method_cards = _cards(records, boards, tables, anchors, store, images)
+    for card in method_cards:
+        card.pictures[:0] = _card_pictures(card, boards, look)
+    main = [board for board in boards if board.key[:4] == given.board]
+    return {
+        "first": given,
+        "main_figure": given.board and gallery.main_figure(given.board, boards, look),
+        "sections": boards,
+        "filters": sections.filters(boards),
+        "cards": method_cards,
+        "gaps": [
+            gap
+            for board in boards
+            if not board.folded
+            for gap in facts.gaps(board.board.title, board.rows, board.order)
+        ],
+        "absent": facts.absent({str(name) for board in main for name in board.rows["method"]}),
+        "sheets": [augmentation_sheet(name, images) for name in images.names],
+        "data": {
+            "advice": given.data,
+            "boards": [
+                _confusion_data(board, found, images)
+                for board, found in zip(boards, tables, strict=True)
+            ],
+            "levels": {level: spaced(level) for level in dict.fromkeys(table["level"])},
+        },
+        "rerun": "\n".join(facts.rerun_command(board.key, board.rows) for board in boards),
+    }
+
+
+def _confusion_data(board: Section, tables: dict[str, dict[str, Table]], images: Images) -> Any:
+    return {
+        "anchor": board.anchor,
+        "title": board.board.title,
+        "classes": _classes(board, tables, images),
+        "confusion": tables,
+    }
+
+
+def _classes(board: Section, tables: dict[str, dict[str, Table]], images: Images) -> list[str]:
+    sizes = {len(table) for levels in tables.values() for table in levels.values()}
+    return images.class_names(board.key[0], max(sizes)) if sizes else []
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """The leaderboard with a column ``name``: the method and what distinguishes its variant."""
+    variants = table["variant"].map(lambda variant: f" {variant}" if variant else "")
+    return table.assign(name=table["method"] + variants)
+
+
+def pictures(content: dict[str, Any]) -> list[Picture]:
+    """Every picture of the page, each once."""
+    shown: list[Picture | None] = [content["main_figure"], content["verdict_chart"]]
+    shown += [sheet.picture for sheet in content["sheets"]]
+    for section in content["sections"]:
+        shown += section.pictures
+    for card in content["cards"]:
+        shown += [*card.pictures, *(one.picture for one in card.clusters)]
+    return [picture for picture in shown if picture is not None]
 
 
 def _write(folder: Path, page: str, pictures: Iterable[Picture]) -> Path:
@@ -129,10 +175,10 @@ def _write(folder: Path, page: str, pictures: Iterable[Picture]) -> Path:
         old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else MADE_BY
         if MADE_BY not in old:
             raise BenchError(f"{path} is a page of another kind; give another --output")
-        for name in re.findall(r'<figure data-file="([\w.@-]+\.png)"', old):
+        for name in re.findall(r'<figure data-file="([\w.@-]+\.(?:png|svg))"', old):
             (folder / name).unlink(missing_ok=True)
         for picture in pictures:
-            (folder / picture.name).write_bytes(picture.png)
+            (folder / picture.name).write_bytes(picture.file)
         write_text(path, page)
     except OSError as error:
         raise BenchError(
@@ -141,189 +187,70 @@ def _write(folder: Path, page: str, pictures: Iterable[Picture]) -> Path:
     return path
 
 
+def _cards(
+    records: Sequence[Record],
+    boards: Sequence[Section],
+    tables: Sequence[dict[str, dict[str, Table]]],
+    anchors: dict[str, str],
+    store: Store,
+    images: Images,
+) -> list[Card]:
+    """A card for every method and variant, by family and name."""
+    by_name: dict[str, list[Record]] = {name: [] for name in anchors}
+    for record in records:
+        by_name[confusion.name_of_record(record)].append(record)
+    made = {
+        name: cards.describe(name, of_it[0]["trial"]["method"], anchors[name], of_it)
+        for name, of_it in by_name.items()
+    }
+    shown: set[str] = set()
+    for board, found in zip(boards, tables, strict=True):
+        classes = _classes(board, found, images)
+        for name in board.order:
+            card = made[name]
+            card.scores.append(cards.scores(board, name))
+            card.confusion = card.confusion or cards.confusion_of(board, name, found, classes)
+        for trial, clusters in cards.clusters_of(board, store, images):
+            if trial.identity not in shown:  # boards of one setting may share it
+                made[confusion.name_of(trial)].clusters.append(clusters)
+                shown.add(trial.identity)
+    for one in projections.shown(records, store):
+        if one.picture:
+            made[one.name].pictures.append(one.picture)
+        else:
+            made[one.name].notes.append(one.remark)
+    return sorted(made.values(), key=lambda card: (card.family, card.name))
+
+
+def _card_pictures(card: Card, boards: Sequence[Section], look: gallery.Look) -> list[Picture]:
+    """The curve and the training of a method, each on the first board that has it."""
+    anchor = card.anchor.removeprefix("card-")
+    theirs = [board for board in boards if card.name in board.order]
+    rows = pd.concat([board.rows for board in boards if board.key[:4] == theirs[0].key[:4]])
+    trainings = (
+        gallery.training(
+            card.name,
+            anchor,
+            [one for one in board.records if confusion.name_of_record(one) == card.name],
+            look[card.name],
+        )
+        for board in theirs
+    )
+    first = next(filter(None, trainings), None)
+    return [one for one in (gallery.curve(card.name, anchor, rows, look), first) if one]
+
+
 def augmentation_sheet(name: str, images: Images) -> Sheet:
     """SimCLR's augmentations on images of this dataset."""
-    from methods.toolkit.augment import STRONG, WEAK
-
     found = images.find(name)
     if isinstance(found, str):
         return Sheet(name, None, found)
-    bounds = [
-        ", ".join(
-            f"{one.name} {getattr(strength, one.name):.3g}"
-            for one in fields(strength)
-            if getattr(strength, one.name) != one.default
-        )
-        for strength in (WEAK, STRONG)
-    ]
-    caption = (
-        f"Twelve images of {name}, drawn at random; below each a weak view, as self-labelling "
-        f"takes its targets from, and three strong ones, as SimCLR learns from. Weak: {bounds[0]}. "
-        f"Strong: {bounds[1]}. Area: the least share that a crop keeps; cutout: the largest side "
-        "of the box; flip and grey: probabilities."
-    )
-    alt = f"Contact sheet of {name}: rows are the image, a weak view and three strong views."
-    png = figures.augmentations(found.X)
-    return Sheet(name, Picture(f"augmentations-{_slug(name)}.png", caption, alt, png))
-
-
-def board_sections(records: Sequence[Record], store: Store, images: Images) -> list[Section]:
-    """A section for every board, the largest one first."""
-    table = leaderboard.aggregate(pd.DataFrame([flatten_record(record) for record in records]))
-    variants = table["variant"].map(lambda variant: f" {variant}" if variant else "")
-    table = table.assign(name=table["method"] + variants)
-    look = figures.styles(table["name"])
-    pairs = list(zip(leaderboard.settings(table), leaderboard.boards(table), strict=True))
-    sections = []
-    for (key, rows), board in sorted(pairs, key=lambda pair: -len(pair[0][1])):
-        levels = set(rows["level"])
-        of_it = [r for r in records if _key(r) == key[:4] and r["trial"]["level"] in levels]
-        anchor = _slug("-".join(key))
-        sections.append(_section(anchor, board, rows, of_it, look, store, images))
-    return sections
-
-
-def _key(record: Record) -> tuple[str, ...]:
-    trial: Mapping[str, Any] = record["trial"]
-    return tuple(trial[name] for name in BOARD_KEYS)
-
-
-def _section(
-    anchor: str,
-    board: Board,
-    rows: pd.DataFrame,
-    records: Sequence[Record],
-    look: Mapping[str, Style],
-    store: Store,
-    images: Images,
-) -> Section:
-    good = rows[rows["headline_mean"].notna()]
-    level = views.reference_level((rows if good.empty else good)["level"])
-    section = Section(board, anchor, _lead(good, level))
-    if not good.empty:
-        order = [row[0].text for row in board.rows]
-        section.pictures = _charts(anchor, good, level, order, look)
-        recall = _recall_chart(anchor, records, level, order, images)
-        section.pictures += [recall] if recall else []
-    for trial in views.shown(records, level):
-        view = views.read(store, trial)
-        if view is not None:
-            section.clusters.append(_clusters(trial, view, images, anchor))
-    return section
-
-
-def _lead(good: pd.DataFrame, level: str) -> str:
-    """What to take at the level at which methods are compared, in a sentence."""
-    if good.empty:
-        return "No trial of this board has a headline."
-    best = good[good["level"] == level].sort_values(["rank", "name"]).iloc[0]
-    seconds = best[["fit_seconds_median", "stage_seconds_median"]].astype(float).sum()
-    return (
-        f"At {_spaced(level)} labels the best is {best['name']} with {best['headline_mean']:.3f}, "
-        f"in {seconds:,.{0 if seconds >= 10 else 1}f} s with all that it needs."
-    )
-
-
-def _charts(
-    anchor: str,
-    good: pd.DataFrame,
-    level: str,
-    order: Sequence[str],
-    look: Mapping[str, Style],
-) -> list[Picture]:
-    """The headline against supervision, and what it costs."""
-    what = headline_images(str(good.iloc[0]["protocol"]))
-    at, charts = _spaced(level), []
-    at_level = good[good["level"] == level].sort_values(["rank", "name"])
-    scores = ", ".join(f"{r['name']} {r['headline_mean']:.3f}" for _, r in at_level.iterrows())
-    alt = f"At {at}, best first: {scores}."
-    if good["level"].nunique() > 1:
-        charts.append(
-            Picture(
-                f"supervision-{anchor}.png",
-                f"The headline (on {what}) against supervision, methods in the order of their mean "
-                "rank. Level 0 stands apart, its headline is ACC. Bars are 95 % intervals over "
-                "seeds, where there are several.",
-                f"Chart of the headline against the share of labels. {alt}",
-                figures.supervision(good, order, look, what),
-            )
-        )
-    charts.append(
-        Picture(
-            f"cost-{anchor}.png",
-            f"What the headline at {at} costs: seconds of the fit alone (hollow) and with its "
-            "shared stages, which several trials use but compute once (filled); gpu: seconds of a "
-            "GPU, not comparable.",
-            f"Chart of seconds against the headline at {at}. {alt}",
-            figures.costs(good, level, order, look, what),
-        )
-    )
-    return charts
-
-
-def _recall_chart(
-    anchor: str, records: Sequence[Record], level: str, order: Sequence[str], images: Images
-) -> Picture | None:
-    """The recall of every class; None where no record has it."""
-    table = recall_table(records, level, order)
-    if table.empty:
-        return None
-    trial = records[0]["trial"]
-    table.columns = pd.Index(images.class_names(trial["dataset"], table.shape[1]))
-    at, what = _spaced(level), headline_images(trial["protocol"])
-    remark = labels.axis_remark(list(table.columns))
-    return Picture(
-        f"recall-{anchor}.png",
-        f"Recall of every class at {at}, on {what}, mean over seeds. {remark}".strip(),
-        f"Heat map of recall, methods by classes. On average {table.mean().idxmin()} is lowest.",
-        figures.recalls(table),
-    )
-
-
-def headline_images(protocol: str) -> str:
-    """On which images the headline of a protocol is."""
-    return "the unlabelled images" if protocol == "transductive" else "the test images"
-
-
-def recall_table(records: Iterable[Record], level: str, order: Sequence[str]) -> pd.DataFrame:
-    """Recall ``(methods, classes)`` at a level, on the headline's images, mean over seeds.
-
-    Rows are in this order, as far as there is a record with recall; columns are classes. Empty
-    where there is none.
-    """
-    found: dict[str, list[list[float | None]]] = {}
-    for record in records:
-        trial = Trial.from_json(record["trial"])
-        if record["status"] != "ok" or trial.level != level:
-            continue
-        subset = "unlabelled" if trial.protocol == "transductive" else "test"
-        if subset in record["subsets"]:
-            recall = record["subsets"][subset]["recall"]
-            name = f"{trial.method} {trial.variant_text}".strip()
-            found.setdefault(name, []).append(recall)
-    means = {n: pd.DataFrame(found[n], dtype=float).mean() for n in order if n in found}
-    return pd.DataFrame(means).T
-
-
-def _clusters(trial: Trial, view: View, images: Images, anchor: str) -> Clusters:
-    title = f"{trial.method} {trial.variant_text}".strip() + f" at {_spaced(trial.level)}"
-    found = images.of(trial)
-    if isinstance(found, str):
-        return Clusters(title, view, None, found)
-    picture = Picture(
-        f"clusters-{anchor}-{trial.folder.name}.png",
-        f"{title}: of every cluster the images that are most confidently in it, the surest first. "
-        f"{labels.class_texts(view.classes)[1]}".strip(),
-        f"Images of {len(view.clusters)} clusters, a row for each, labelled with its majority.",
-        figures.confident_images(view, found.X),
-    )
-    return Clusters(title, view, picture)
+    return Sheet(name, gallery.augmentations(found))
 
 
 def render(
     records: Sequence[Record],
-    sections: Sequence[Section],
-    sheets: Sequence[Sheet],
+    content: dict[str, Any],
     found: Sequence[Finding],
 ) -> str:
     """The page as HTML."""
@@ -334,91 +261,34 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["setting"] = _setting
+    environment.filters |= {"setting": _setting, "spaced": spaced}
+    script = _template("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     statuses = Counter(record["status"] for record in records)
     return environment.get_template("report.html").render(
-        sections=sections,
-        sheets=sheets,
+        **content,
+        style=Markup(svg.css() + "\n" + _template("page.css")),
+        script=Markup(script),
+        script_digest=digest,
         findings=[f for f in found if f.mean is not None],
         not_run=[f for f in found if f.mean is None],
         verdicts=findings.count(found),
         explanation=findings.EXPLANATION,
         note=findings.note,
-        failures=[_failure(record) for record in records if record["status"] in FAILURES],
+        failures=facts.failures(records),
+        score_heads=cards.HEADS,
+        citation=facts.citation(),
         statuses=sorted(statuses.items()),
         n_methods=len({record["trial"]["method"] for record in records}),
-        measured=measured(records),
+        measured=facts.measured(records),
     )
+
+
+def _template(name: str) -> str:
+    return (resources.files("bench.show") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _setting(setting: Setting) -> str:
     """How a published figure is measured, in words."""
     method = f"{setting.method} {setting.parameters}".strip()
-    return f"{method} · {_spaced(setting.level)} {setting.selection} · {setting.protocol}"
-
-
-def _failure(record: Record) -> dict[str, str]:
-    trial = Trial.from_json(record["trial"])
-    board = " · ".join(getattr(trial, key) for key in BOARD_KEYS)
-    message = error_message(record) or "no message"
-    return {"trial": trial.title, "board": board, "status": record["status"], "message": message}
-
-
-def measured(records: Iterable[Record]) -> dict[str, Any]:
-    """Where and with what the records were made: each kind with its number of records.
-
-    Returns
-    -------
-    dict with ``machines`` (in the order of ``machine_heads``), ``versions``, ``commits`` and
-    ``data``, each a list of a kind and its number of records; and ``stale``: how many records an
-    older version of their method or of a stage has made.
-    """
-    machines: Counter[tuple[str, ...]] = Counter()
-    versions: Counter[tuple[tuple[str, str], ...]] = Counter()
-    commits: Counter[tuple[str, str]] = Counter()
-    data: Counter[tuple[str, str]] = Counter()
-    stale = 0
-    for record in records:
-        found = record.get("environment") or {}
-        machines[tuple(_text(found.get(name)) for name in MACHINE)] += 1
-        versions[tuple(sorted((found.get("versions") or {}).items()))] += 1
-        sha = found.get("commit")
-        state = "with changes" if found.get("dirty") else "as committed"
-        commits[(sha[:COMMIT_DIGITS], state) if sha else ("unknown", "")] += 1
-        data[(record["trial"]["dataset"], record["trial"]["dataset_digest"][:16])] += 1
-        stale += _is_ok(record) and _is_stale(record)
-    return {
-        "machine_heads": MACHINE,
-        "machines": sorted(machines.items()),
-        "versions": [
-            (", ".join(f"{name} {number}" for name, number in one) or "unknown", n)
-            for one, n in sorted(versions.items())
-        ],
-        "commits": sorted(commits.items()),
-        "data": sorted(data.items()),
-        "stale": stale,
-    }
-
-
-def _is_stale(record: Record) -> bool:
-    try:
-        return is_stale(record)
-    except RegistryError:  # a plugin that is not here: its version is not known
-        return False
-
-
-def _is_ok(record: Record) -> bool:
-    return bool(record["status"] == "ok")
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _spaced(level: str) -> str:
-    return f"{level[:-1]} %" if level.endswith("%") else f"{Level.parse(level).amount:,}"
-
-
-def _slug(text: str) -> str:
-    """`text` as a part of a file's name: what is no letter, digit, dot or _ becomes a dash."""
-    return re.sub(r"[^\w.]+", "-", text).strip("-.")
+    return f"{method} · {spaced(setting.level)} {setting.selection} · {setting.protocol}"

@@ -95,7 +95,24 @@ def _husl(hue: float, saturation: float, lightness: float) -> str:
     return to_hex(colour)
 
 
-COLOURS = FIXED | _series_colours()
+CLASSES = {  # of points in the plane: far apart for readers with protanopia or deuteranopia, too
+    f"k-{number}": pair
+    for number, pair in enumerate(
+        [
+            ("#1e96ff", "#2d87b4"),
+            ("#780f00", "#e12d78"),
+            ("#009678", "#5ae1ff"),
+            ("#e1690f", "#ffa5a5"),
+            ("#2d1eb4", "#694be1"),
+            ("#875a00", "#b49600"),
+            ("#f05ab4", "#f0f0c3"),
+            ("#4b5a87", "#0f7800"),
+            ("#784be1", "#a596ff"),
+            ("#690069", "#a5e100"),
+        ]
+    )
+}
+COLOURS = FIXED | CLASSES | _series_colours()
 _PLACES = {name: place for place, name in enumerate(COLOURS)}
 OF_VERDICT = {  # of a published figure
     "reproduced": "c-teal-0",
