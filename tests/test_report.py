@@ -199,7 +199,7 @@ def test_figures_lie_beside_the_page(results: Path) -> None:
 def test_what_is_missing_is_said(results: Path) -> None:
     page = shown(results)
     board = "toy · transductive · stratified labels · schedule quick"
-    assert page.row("lam lam=2", board)[2] == "0 %, 10 %"
+    assert not [row for row in page.rows if row[:2] == ["lam lam=2", board]], "a variant"
     assert page.row("broken", board) == ["broken", board, "0 %, 10 %"]
     assert "random" not in [row[1] for row in page.rows if len(row) == 3]
 
