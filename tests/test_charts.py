@@ -443,6 +443,13 @@ def test_levels_are_steps_and_level_0_stands_apart(made: dict[str, str]) -> None
     assert line.get("d", "").count("M") == 2, "no line from 0 to the rest"
 
 
+def test_a_line_that_ends_early_says_where() -> None:
+    rows = board(NAMES[:2])
+    early = rows[(rows["name"] == NAMES[0]) | (rows["level"] != "10%")]
+    shown = texts(charts.supervision_to_scale(early, NAMES, style.styles(NAMES), "x", ABOUT))
+    assert {"method-00 .460", "method-01 .430 (1 %)"} <= set(shown)
+
+
 def test_intervals_are_bands(made: dict[str, str]) -> None:
     value = heights(made["to scale"])
     bars = [x for x in series(made["to scale"], NAMES[0], "path") if x.get("d", "").count("L") == 1]

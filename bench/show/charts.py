@@ -198,7 +198,10 @@ def _measured(
         if 0 < zero < len(parts[0]):  # level 0 stands apart
             parts = [np.insert(part, zero, np.nan) for part in parts]
         x, y, low, high = parts
+        last = str(rows[name]["level"].iloc[-1])
         label = f"{name} {short(y[-1], sign)}"
+        if axis.places[last] < max(axis.places.values()):  # of another level than its neighbours
+            label += f" ({spaced(last)})"
         found.append(Series(name, label, x + shift, y, low, high, look[name], name in strong))
     return found
 

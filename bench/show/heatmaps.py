@@ -28,6 +28,7 @@ MARGIN = 14
 BLANK = "none"
 HEAD = 0.72  # how much of its length a slanted name takes upwards and sideways
 SLANT = 40  # degrees
+EVEN = 0.179  # at this luminance black and white have the same contrast, 4.6:1
 
 
 def recalls(table: pd.DataFrame, about: About) -> str:
@@ -149,9 +150,6 @@ def _cells(
     for ink, found in written.items():
         for x, y, text in found:
             axes.text(x, y, text, ha="center", va="baseline", size=SMALL, color=ink)
-
-
-EVEN = 0.179  # at this luminance black and white have the same contrast, 4.6:1
 
 
 def _luminance(tone: str) -> float:

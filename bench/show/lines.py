@@ -20,7 +20,7 @@ from bench.show.svg import SIZE, UNITS, plain
 WIDTH = 920  # units of a figure, at least
 LEFT, TOP, BOTTOM = 58, 22, 48  # around a plot
 LEADER, SAMPLE, GAP = 26, 24, 6  # from a line's end to its name: how wide each part is
-VALUE_WIDTH = 10  # characters of what stands behind a name
+VALUE_WIDTH = 16  # characters of what stands behind a name
 BOLD = 1.15  # how much wider bold text is, at most
 PITCH = 14  # units from line to line of names
 LEAST_WIDTH, LEAST_HEIGHT = 480, 300  # units of a plot
@@ -91,7 +91,7 @@ def draw(axes: Axes, series: Sequence[Series]) -> None:
         several = ~np.isnan(one.low) & ~np.isnan(one.high)
         if several.any():
             paint: dict[str, Any] = {"color": one.style.colour, "gid": group}
-            axes.fill_between(one.x, one.low, one.high, alpha=0.12, linewidth=0, **paint)
+            axes.fill_between(one.x, one.low, one.high, alpha=0.1, linewidth=0, **paint)
             axes.vlines(one.x[several], one.low[several], one.high[several], linewidth=1, **paint)
         axes.plot(
             one.x,

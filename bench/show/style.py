@@ -154,11 +154,6 @@ class Style:
         """Its colour while matplotlib draws."""
         return colour(self.variable)
 
-    @property
-    def css(self) -> str:
-        """Its colour in CSS."""
-        return f"var(--{self.variable})"
-
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for each name (a method and its variant): hue by family, the rest by their order.

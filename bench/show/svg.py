@@ -111,7 +111,7 @@ def write(figure: Figure, about: About) -> str:
     with mpl.rc_context({"svg.hashsalt": about.name}):
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     root = ElementTree.fromstring(file.getvalue())
-    prefix = "c" + hashlib.sha256(about.name.encode()).hexdigest()[:6]
+    prefix = "c" + hashlib.sha256(about.name.encode()).hexdigest()[:8]
     _drop(root, f"{{{SPACE}}}metadata", f"{{{SPACE}}}style")
     _merge_markers(root)
     _shorten_ids(root, prefix)
