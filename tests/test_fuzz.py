@@ -27,7 +27,8 @@ from bench.core.levels import Level
 from bench.core.trial import Trial
 from bench.data.datasets import load
 from bench.options import parse_changes
-from bench.records import published
+from bench.records import projections, published
+from bench.records.projections import Projection, Scores
 from bench.records.scoring import check_scores
 from bench.records.store import Store, dump_record, flatten_record, read_record
 from bench.records.views import Cluster, View
@@ -332,6 +333,37 @@ def test_damaged_views(store: Store, make_trial: Callable[[], Trial], content: b
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     documented("views", store.read_views, make_trial())
+
+
+PROJECTION = Projection.of(
+    np.zeros((2, 2)),
+    np.arange(2),
+    identity="abc",
+    sample="0123",
+    embedding="4567",
+    columns=3,
+    made_by={"umap": "0.5", "n_neighbors": 15},
+    scores=Scores(0.5, 0.5, 0.5),
+    classes=("cat", "dog"),
+).to_json()
+
+
+@inputs(400)
+@given(changed(PROJECTION) | JSON)
+def test_projections(place: Path, values: Any) -> None:
+    found = documented("projection", Projection.from_json, values)
+    if found is not None:
+        assert found.places.shape == (len(found.y), 2)
+        assert all(found.classes[k] is not None for k in found.y)
+
+
+@inputs(150)
+@given(damaged(json.dumps(PROJECTION).encode()))
+def test_damaged_projections(store: Store, make_trial: Callable[[], Trial], content: bytes) -> None:
+    path = store.projection_path(make_trial())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    documented("projections", projections.read, store, make_trial())
 
 
 CSV = (Path(published.__file__).parent / "published" / "fashion_mnist.csv").read_bytes()

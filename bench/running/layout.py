@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import orthogonal_procrustes
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
@@ -84,7 +85,8 @@ def scores(embedding: np.ndarray, placed: np.ndarray, y: np.ndarray, n_classes: 
     y : ``(m,)`` the true classes, 0 to `n_classes` - 1.
     """
     rows = np.asarray(embedding, np.float32)
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different points than clusters
         kept = trustworthiness(rows, placed.astype(np.float32), n_neighbors=NEIGHBOURS)
         near = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(rows).kneighbors(return_distance=False)
         clusters = KMeans(min(n_classes, len(rows)), n_init=10, random_state=0).fit_predict(rows)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bench.core import machine, splits
+from bench.core.errors import BenchError
 from bench.core.files import said_if_unwritable
 from bench.core.trial import Trial
 from bench.data import datasets
@@ -126,20 +127,28 @@ def find(records: Iterable[Record], store: Store, images: Images, cache: Path) -
         trials = [Trial.from_json(record["trial"]) for record in of_it]
         if not _embeds(trials[0]):
             continue
-        n = of_it[0]["subsets"]["all"]["n"]
-        sample = splits.digest(projections.sample(n), n)
-        there = {trial: projections.read(store, trial) for trial in trials}
-        if all(one is not None and one.sample == sample for one in there.values()):
+        sample = _sample(of_it[0])
+        there = [projections.read(store, trial) for trial in trials]
+        if all(one is not None and one.sample == sample for one in there):
             continue
         embeddings = [_embedding(record, fits) for record in of_it]
         points = _points(trials[0], sample, images, found)
         if points is None:
             continue
-        for trial, embedding in zip(trials, embeddings, strict=True):
-            _step(points, trial, there[trial], embedding, found)
+        for trial, known, embedding in zip(trials, there, embeddings, strict=True):
+            _step(points, trial, known, embedding, found)
         if points.targets:
             found.add(points)
     return found
+
+
+def _sample(record: Record) -> str:
+    """The digest of the sample of as many images as a record's method was fitted on."""
+    if "all" not in record["subsets"]:
+        title = Trial.from_json(record["trial"]).title
+        raise BenchError(f"the record of {title} has no subset all; delete it and run it again")
+    n = record["subsets"]["all"]["n"]
+    return splits.digest(projections.sample(n), n)
 
 
 def _embeds(trial: Trial) -> bool:

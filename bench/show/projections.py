@@ -25,6 +25,8 @@ from bench.show.labels import class_texts, width
 from bench.show.picture import Picture, drawn, slug, spaced
 from bench.show.style import CLASSES
 from bench.show.svg import FONTS, SIZE, SPACE, About, plain
+from methods import registry
+from methods.registry import RegistryError
 
 SCALE = 1.25  # units of a place
 PANEL = SCALE * SIDE
@@ -81,28 +83,37 @@ def _of_setting(methods: list[list[Panel]]) -> Iterable[Shown]:
     for panels in sorted(methods, key=lambda m: (len(m), m[0].trial.folder)):
         name = name_of(panels[0].trial)
         digests = {panel.projection.embedding for panel in panels}
-        (digest, *others) = sorted(digests)
-        if not others and digest in known:
-            remark = f"{_setting(panels[0].trial)}: the embedding is that of {known[digest]}."
+        every = len(digests) == 1 and (len(panels) > 1 or _ignores_labels(panels[0].trial))
+        first = panels[0].projection.embedding
+        if len(digests) == 1 and first in known:
+            remark = f"{_setting(panels[0].trial)}: the embedding is that of {known[first]}."
             yield Shown(name, None, remark)
             continue
-        if not others:
-            known[digest] = name
-        yield Shown(name, picture(panels if others else panels[:1], pixels, not others))
+        if every:
+            known[first] = name
+        yield Shown(name, picture(panels[:1] if every else panels, pixels, every))
 
 
-def picture(panels: Sequence[Panel], pixels: Panel | None, one: bool) -> Picture:
+def _ignores_labels(trial: Trial) -> bool:
+    """Whether a method does; a plugin that is not here does not say."""
+    try:
+        return not registry.get(trial.method).tags.uses_labels
+    except RegistryError:
+        return False
+
+
+def picture(panels: Sequence[Panel], pixels: Panel | None, every: bool) -> Picture:
     """The panels of a method, in the order of levels.
 
     Parameters
     ----------
     pixels : the panel that the others are compared with, if there is one.
-    one : whether the one panel stands for all levels.
+    every : whether the one panel stands for all levels.
     """
     trial, first = panels[0].trial, panels[0].projection
     name = name_of(trial)
-    heads = ["at every level" if one else spaced(panel.trial.level) for panel in panels]
-    levels = heads[0] if one else f"at {', '.join(heads)}"
+    heads = ["at every level" if every else spaced(panel.trial.level) for panel in panels]
+    levels = heads[0] if every else f"at {', '.join(heads)}"
     said = "; ".join(
         f"{head}: {_scores(panel.projection)}" for head, panel in zip(heads, panels, strict=True)
     )
@@ -110,7 +121,7 @@ def picture(panels: Sequence[Panel], pixels: Panel | None, one: bool) -> Picture
         f"projection-{_file(trial)}",
         f"The embedding of {name} in the plane, {levels}",
         f"Points of {len(first.classes)} classes. {said}.",
-        _caption(name, panels, pixels, one),
+        _caption(name, panels, pixels),
         lambda about: _svg(panels, heads, about),
     )
 
@@ -124,9 +135,13 @@ def _file(trial: Trial) -> str:
     return f"{plain_folder}-{hashlib.sha256(folder.encode()).hexdigest()[:6]}"
 
 
-def _caption(name: str, panels: Sequence[Panel], pixels: Panel | None, one: bool) -> str:
+def _caption(name: str, panels: Sequence[Panel], pixels: Panel | None) -> str:
     trial, first = panels[0].trial, panels[0].projection
-    turned = "" if one else " Each panel is laid out from the one before and turned onto it."
+    turned = (
+        ""
+        if len(panels) == 1
+        else " Each panel is laid out from the one before and turned onto it."
+    )
     compared = ""
     if pixels is not None and pixels.trial.folder != trial.folder:
         compared = f" Pixels of the same images: {_scores(pixels.projection)}."
