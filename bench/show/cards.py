@@ -19,8 +19,9 @@ from bench.records.scoring import Record
 from bench.records.store import Store
 from bench.records.views import Images, View
 from bench.show import facts, gallery
+from bench.show.charts import spaced
 from bench.show.confusion import Table, name_of
-from bench.show.picture import Picture, slug, spaced
+from bench.show.picture import Picture, slug
 from bench.show.sections import Section
 from methods import registry
 from methods.registry import Entry, RegistryError
