@@ -206,7 +206,7 @@ def test_boards_are_sorted_and_filtered_and_the_address_keeps_it(
     seen = page.locator("table.board").first.locator("thead th:visible").all_inner_texts()
     assert [x.split()[0] for x in seen] == ["method", "5", "mean", "fit", "shared"]
     assert page.locator("table.board:visible").count() == 1
-    assert "1 rows on 1 boards" in page.locator("#shown").inner_text()
+    assert "Shown: 1 of the rows, on 1 of 3 boards." in page.locator("#shown").inner_text()
     page.click("text=Show all")
     assert len(rows(page)) == 6
     assert "?sort=5%25&order=ascending" in page.url, "the order stays"

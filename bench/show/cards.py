@@ -16,11 +16,13 @@ import pandas as pd
 from bench.core.trial import Trial
 from bench.records import views
 from bench.records.scoring import Record
+from bench.records.standings import SUPERVISED
 from bench.records.store import Store
 from bench.records.views import Images, View
 from bench.show import facts, gallery
+from bench.show.charts import spaced
 from bench.show.confusion import Table, name_of
-from bench.show.picture import Picture, slug, spaced
+from bench.show.picture import Picture, slug
 from bench.show.sections import Section
 from methods import registry
 from methods.registry import Entry, RegistryError
@@ -114,13 +116,14 @@ def describe(name: str, method: str, anchor: str, records: Sequence[Record]) -> 
 
 
 def takes(entry: Entry) -> str:
-    """What a method learns from, in words."""
+    """What a method learns from, in words; empty where nobody knows."""
     tags = entry.tags
     if not tags.uses_labels:
         return "unlabelled images alone"
-    return (
-        "labelled images alone" if tags.family == "supervised" else "labelled and unlabelled images"
-    )
+    if not tags.family:  # as `bench.records.standings` has it: nobody knows
+        return ""
+    alone = tags.family == SUPERVISED
+    return "labelled images alone" if alone else "labelled and unlabelled images"
 
 
 def paragraphs(doc: str) -> list[str]:

@@ -34,17 +34,22 @@ class Gap:
 
 
 def gaps(title: str, rows: pd.DataFrame, order: Sequence[str]) -> list[Gap]:
-    """The levels of a board at which a method has no record.
+    """The levels of a board at which a method has no record; variants need not be at all levels.
 
     Parameters
     ----------
     title : of the board.
-    rows : those of the leaderboard, with the columns ``name`` and ``level``.
+    rows : those of the leaderboard, with the columns ``name``, ``variant`` and ``level``.
     order : the names of the board.
     """
     levels = list(dict.fromkeys(rows["level"]))
     there = set(zip(rows["name"], rows["level"], strict=True))
-    missing = {name: tuple(x for x in levels if (name, x) not in there) for name in order}
+    plain = set(rows.loc[rows["variant"] == "", "name"])
+    missing = {
+        name: tuple(level for level in levels if (name, level) not in there)
+        for name in order
+        if name in plain
+    }
     return [Gap(title, name, absent) for name, absent in missing.items() if absent]
 
 

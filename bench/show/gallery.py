@@ -15,8 +15,9 @@ from bench.records.published import Figure as PublishedFigure
 from bench.records.scoring import Record
 from bench.records.views import Images, View
 from bench.show import charts, costs, figures, heatmaps, histories, labels, verdicts
+from bench.show.charts import spaced
 from bench.show.confusion import Table, headline_subset, name_of
-from bench.show.picture import Picture, drawn, slug, spaced
+from bench.show.picture import Picture, drawn, slug
 from bench.show.sections import Section, headline_images
 from bench.show.style import Style
 

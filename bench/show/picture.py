@@ -63,8 +63,3 @@ def drawn(name: str, title: str, alt: str, caption: str, draw: Callable[[About],
 def slug(text: str) -> str:
     """`text` as a part of a file's name: what is no letter, digit, dot or _ becomes a dash."""
     return re.sub(r"[^\w.]+", "-", text).strip("-.")
-
-
-def spaced(level: str) -> str:
-    """A level as a reader expects it: ``5 %``, ``3,500``."""
-    return f"{level[:-1]} %" if level.endswith("%") else f"{int(level):,}"

@@ -20,9 +20,10 @@ from bench.records.leaderboard import BOARD_KEYS
 from bench.records.projections import SIDE, Projection
 from bench.records.scoring import Record
 from bench.records.store import Store
+from bench.show.charts import spaced
 from bench.show.confusion import name_of
 from bench.show.labels import class_texts, width
-from bench.show.picture import Picture, drawn, slug, spaced
+from bench.show.picture import Picture, drawn, slug
 from bench.show.style import CLASSES
 from bench.show.svg import FONTS, SIZE, SPACE, About, plain
 from methods import registry

@@ -40,8 +40,9 @@ from bench.show import (
     svg,
 )
 from bench.show.cards import Card
+from bench.show.charts import spaced
 from bench.show.confusion import Table
-from bench.show.picture import Picture, spaced
+from bench.show.picture import Picture
 from bench.show.sections import Section
 
 PAGE = "index.html"

@@ -13,7 +13,8 @@ from bench.core.levels import Level
 from bench.records import leaderboard, published, views
 from bench.records.leaderboard import BOARD_KEYS, Board, Cell
 from bench.records.scoring import Record
-from bench.show.picture import Picture, slug, spaced
+from bench.show.charts import spaced
+from bench.show.picture import Picture, slug
 from bench.show.style import family_of
 
 Numbers = Mapping[tuple[str, str], Mapping[Hashable, Any]]

@@ -127,7 +127,7 @@
       shown += left > 0;
     }
     document.getElementById("shown").textContent = active
-      ? `${rows} rows on ${shown} boards`
+      ? `Shown: ${rows} of the rows, on ${shown} of ${boards.length} boards.`
       : "";
   }
 
