@@ -199,9 +199,7 @@ def _measured(
             parts = [np.insert(part, zero, np.nan) for part in parts]
         x, y, low, high = parts
         last = str(rows[name]["level"].iloc[-1])
-        label = f"{name} {short(y[-1], sign)}"
-        if axis.places[last] < max(axis.places.values()):  # of another level than its neighbours
-            label += f" ({spaced(last)})"
+        label = f"{name} {short(y[-1], sign)}{_early(last, axis)}"
         found.append(Series(name, label, x + shift, y, low, high, look[name], name in strong))
     return found
 
@@ -267,9 +265,16 @@ def _published(
         x, y = (np.array(part) for part in zip(*pairs, strict=True))
         if "0%" in values and len(values) > 1:
             x, y = np.insert(x, 1, np.nan), np.insert(y, 1, np.nan)
-        none = np.full(len(x), np.nan)
-        found.append(Series(key, f"{key} {short(y[-1])}", x, y, none, none, PUBLISHED))
+        last = max(values, key=lambda level: axis.places[level])
+        label, none = f"{key} {short(y[-1])}{_early(last, axis)}", np.full(len(x), np.nan)
+        found.append(Series(key, label, x, y, none, none, PUBLISHED))
     return found
+
+
+def _early(last: str, axis: _Axis) -> str:
+    """Where a line ends that ends before the others: its value is no neighbour of theirs."""
+    ends_early = axis.places[last] < max(axis.places.values())
+    return f" ({spaced(last)})" if ends_early else ""
 
 
 def short(value: float, sign: str = "") -> str:
