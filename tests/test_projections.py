@@ -363,6 +363,15 @@ def test_what_has_no_embedding_is_said_in_one_sentence(lab: Bench) -> None:
     assert not LAID_OUT
 
 
+@pytest.mark.parametrize("key", ["../secret", "..", "/tmp", "."])
+def test_a_fit_outside_the_cache_is_not_read(lab: Bench, key: str) -> None:
+    lab.fit("ss-dcec", "1%", 4, key="secret")
+    (lab.cache / "fits" / "secret").rename(lab.cache / "secret")
+    lab.fit("ss-dcec", "1%", None, key=key)
+    (said,) = project(lab.store.results)
+    assert said.startswith("no projection of 1 record of ss-dcec")
+
+
 def test_the_embedding_of_another_fit_is_not_taken(lab: Bench) -> None:
     trial = lab.fit("ss-dcec", "1%", 4)
     record = lab.store.read(trial)

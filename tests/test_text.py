@@ -19,9 +19,12 @@ from bench.cli import app
 from bench.records.leaderboard import leaderboard
 from bench.records.store import Store
 from bench.running.progress import Display, result_line
-from bench.show import figures
+from bench.show import charts
+from bench.show.style import styles
+from bench.show.svg import About
 
 MakeRecord = Callable[..., dict[str, Any]]
+ABOUT = About("a", "b", "c")
 ODD = "shoes [v2] $1_$2 [/] [bold]x[/bold]"
 
 
@@ -78,16 +81,17 @@ def test_figures_take_a_dollar_for_a_dollar(odd: Path) -> None:
     table = leaderboard(odd)
     table = table.assign(name=table["method"] + " " + table["variant"] + " $\\frac{$")
     order = sorted(set(table["name"]))
-    drawn = figures.supervision(table, order, figures.styles(order), "the $1_$2 images")
-    assert drawn.startswith(b"\x89PNG")
+    drawn = charts.supervision(table, order, styles(order), "the $1_$2 images", ABOUT)
+    assert "the $1_$2 images" in drawn
+    assert "$\\frac{$" in drawn
 
 
 def test_settings_of_the_user_change_no_figure(odd: Path) -> None:
     table = leaderboard(odd).assign(name=lambda rows: rows["method"])
     order = sorted(set(table["name"]))
 
-    def draw() -> bytes:
-        return figures.supervision(table, order, figures.styles(order), "what")
+    def draw() -> str:
+        return charts.supervision(table, order, styles(order), "what", ABOUT)
 
     plain = draw()
     strange = {"axes.facecolor": "black", "font.size": 30, "savefig.dpi": 20, "text.usetex": True}

@@ -132,6 +132,10 @@ def find(records: Iterable[Record], store: Store, images: Images, cache: Path) -
         if all(one is not None and one.sample == sample for one in there):
             continue
         embeddings = [_embedding(record, fits) for record in of_it]
+        if all(embedding is None for embedding in embeddings):  # no need of the images
+            pairs = zip(trials, there, strict=True)
+            found.lacking += [t for t, one in pairs if one is None or one.sample != sample]
+            continue
         points = _points(trials[0], sample, images, found)
         if points is None:
             continue
@@ -184,7 +188,9 @@ def _embedding(record: Record, fits: ArrayStore) -> np.ndarray | None:
 
     A fit under the same key that cost otherwise is another one, of this machine perhaps.
     """
-    kept = fits.read(record["fit"]) if "fit" in record else None
+    key = record.get("fit", "")
+    within = key.strip(".") != "" and Path(key).name == key  # a record may come from anyone
+    kept = fits.read(key) if within else None
     if kept is None or projections.EMBEDDING not in kept[0] or kept[1]["cost"] != record["cost"]:
         return None
     return np.array(kept[0][projections.EMBEDDING])
