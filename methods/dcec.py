@@ -24,6 +24,7 @@ from methods.method import (
     UNLABELLED,
     Context,
     Tags,
+    check_like_fitted,
     derive_seed,
     require_every_class,
 )
@@ -241,6 +242,16 @@ class DCEC(AutoencoderMethod):
         """The soft assignments q ``(n, n_clusters)`` float32."""
         z = torch.from_numpy(self.transform(X))
         return student_t(z, torch.from_numpy(self.cluster_centers_)).numpy()
+
+    def reconstruct(self, X: np.ndarray) -> np.ndarray:
+        """What the decoder makes of the embedding: images of the shape of ``X``, float32.
+
+        Its output is linear: pixels are near [0, 1], not within. Without `reconstruction` the joint
+        phase does not train it, and it knows the embedding of the autoencoder alone.
+        """
+        images = image_tensor(check_like_fitted(self, X), self._inference.device)
+        x_hat = in_batches(self.network_, images, self._inference).cpu().numpy()
+        return x_hat[:, 0] if X.ndim == 3 else np.moveaxis(x_hat, 1, 3)
 
     def _check_parameters(self, n: int) -> None:
         check_training(epochs=self.pretrain_epochs, batch_size=self.batch_size, lr=self.lr)

@@ -581,3 +581,15 @@ def test_parameters_out_of_range(wrong):
     name = next(iter(wrong)).removeprefix("pretrain_")
     with pytest.raises(ValueError, match=rf"{name} is .*; expected"):
         DCEC(**(SHORT | wrong)).fit(X)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
+def test_reconstructions_are_the_decoders(shape: tuple[int, ...]) -> None:
+    X = np.random.default_rng(0).integers(0, 256, (40, *shape), dtype=np.uint8)
+    model = get("dcec").build("smoke", n_clusters=3, random_state=0).fit(X)
+    made = model.reconstruct(X[:5])
+    assert (made.shape, made.dtype) == ((5, *shape), np.float32)
+    with torch.no_grad():
+        z = torch.from_numpy(model.transform(X[:5]))
+        plain = model.network_.decoder(z).numpy()  # (5, c, h, w)
+    assert np.allclose(made.reshape(5, 8, 8, -1), np.moveaxis(plain, 1, 3), atol=1e-5)

@@ -81,10 +81,33 @@ def test_confident_images_are_those_of_the_view(
     assert (pixels == 200).all(axis=2).sum() >= 64 * 5, "shown large"
 
 
-def test_a_view_of_other_images_is_refused() -> None:
-    view = View("", ("a",), (Cluster(0, 0, 1.0, 1, (7,), (1.0,)),))
+@pytest.mark.parametrize("wrong", [(), (7,)])
+def test_a_view_of_other_images_is_refused(wrong: tuple[int, ...]) -> None:
+    view = View("", ("a",), (Cluster(0, 0, 1.0, 1, (0 if wrong else 7,), (1.0,), wrong),))
     with pytest.raises(BenchError, match="names image 7 of 5; delete it"):
         figures.confident_images(view, np.zeros((5, 8, 8), np.uint8))
+
+
+def test_wrong_images_stand_behind_a_gap(drawn: list[Figure]) -> None:
+    X = np.zeros((3, 8, 8), np.uint8)
+    X[2] = 100
+    clusters = (Cluster(0, 0, 0.5, 2, (0,), (0.9,), (2,)), Cluster(1, 0, 1.0, 1, (1,), (0.9,)))
+    figures.confident_images(View("", ("a", "b"), clusters), X)
+    shown = np.asarray(drawn[0].axes[0].images[0].get_array())
+    g, step = figures.GAP, 8 + figures.GAP
+    first = [shown[g : g + 8, g + i * step : g + i * step + 8].mean() for i in range(19)]
+    assert first == [0] + [255] * 9 + [100] + [255] * 8
+    assert (shown[g + step :, g + step :] == 255).all(), "nothing is wrong in the second"
+
+
+def test_reconstructions_stand_below_their_images(drawn: list[Figure]) -> None:
+    X = np.zeros((2, 8, 8), np.uint8)
+    figures.reconstructions(X, {"1 %": X + 50, "50 %": X + 90})
+    (axes,) = drawn[0].axes
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["image", "1 %", "50 %"]
+    shown = np.asarray(axes.images[0].get_array())
+    g, step = figures.GAP, 8 + figures.GAP
+    assert [shown[g + i * step + 1, g + 1] for i in range(3)] == [0, 50, 90]
 
 
 def test_the_contact_sheet_says_its_rows(drawn: list[Figure]) -> None:

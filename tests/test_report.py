@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from plugins_for_tests import Place
 from published_records import LR_500, Records, put_stand_ins, subset
@@ -23,7 +24,7 @@ from bench.core.trial import Trial
 from bench.data import datasets
 from bench.records import views
 from bench.records.store import Store
-from bench.records.views import Cluster, View
+from bench.records.views import Cluster, Reconstructed, View
 from bench.show.report import write_report
 from methods.registry import Entry
 
@@ -291,7 +292,13 @@ def digits(tmp_path: Path, make_record: MakeRecord) -> Path:
             Cluster(0, 7, 0.8125, 16, tuple(range(9)), (0.5,) * 9),
             Cluster(1, None, None, 0, (), ()),
         )
-        view = View(record["identity"], data.class_names, clusters)
+        made = np.full((2, 8, 8), 9, np.uint8)
+        view = View(
+            record["identity"],
+            data.class_names,
+            clusters,
+            Reconstructed.of(np.array([0, 5]), made) if method == "scan" else None,
+        )
         store.write(record, None if method == "ss-scan" else view.to_json())
     return store.results
 
@@ -308,6 +315,10 @@ def test_the_clusters_of_a_trial_with_views(digits: Path) -> None:
     board = "digits-transductive-stratified-smoke"
     pictures = [one["data-file"] for one in page.all("figure")]
     assert f"clusters-{board}-scan.png" in pictures
+    assert f"reconstructed-{board}-scan.png" in pictures
+    assert "what the autoencoder makes of their embedding after training with 0 % labels" in (
+        page.text
+    )
     assert "augmentations-digits.png" in pictures
     assert "Weak: area 0.8, flip 0.5. Strong: area 0.3" in page.text
 

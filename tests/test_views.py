@@ -20,7 +20,7 @@ from bench.data import datasets
 from bench.data.fashion_mnist import FASHION_MNIST
 from bench.records import views
 from bench.records.store import Merged, Store, merge
-from bench.records.views import Cluster, Images, View
+from bench.records.views import Cluster, Images, Reconstructed, View
 from bench.running.job import Job
 from bench.running.worker import Worker
 from methods.method import Method
@@ -39,18 +39,23 @@ VIEW = View(
     "abc",
     CLASSES,
     (
-        Cluster(0, 0, 0.75, 4, (1, 5, 0, 4), (0.95, 0.95, 0.9, 0.8)),
+        Cluster(0, 0, 0.75, 4, (1, 5, 0, 4), (0.95, 0.95, 0.9, 0.8), (4,)),
         Cluster(1, 1, 1.0, 2, (3, 2), (0.7, 0.6)),
         Cluster(2, None, None, 0, (), ()),
     ),
 )
+TWO = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+WITH_RECONSTRUCTIONS = replace(VIEW, reconstructed=Reconstructed.of(np.array([1, 4]), TWO))
 
 
 # --- What they hold ----------------------------------------------------------------------------
 
 
 def test_a_view_counted_by_hand() -> None:
-    """Cluster 0 has images 0, 1, 4, 5, three of them cats; 1 and 5 tie, the lower index first."""
+    """Cluster 0 has images 0, 1, 4, 5, three of them cats; 1 and 5 tie, the lower index first.
+
+    Image 4 is the dog in it.
+    """
     assert (
         views.make("abc", Y, {"soft": SOFT, "labels": SOFT.argmax(1)}, CLASSES, "clusters") == VIEW
     )
@@ -68,12 +73,21 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
     "more images than probabilities": lambda view: view["clusters"][0].update(probabilities=[]),
     "too many images": lambda view: view["clusters"][0].update(images=[0] * 10),
     "a label that is no class": lambda view: view["clusters"][0].update(label=2),
+    "a wrong image below 0": lambda view: view["clusters"][0].update(wrong=[-1]),
+    "too many wrong images": lambda view: view["clusters"][0].update(wrong=[0] * 10),
+    "too few bytes": lambda view: view["reconstructed"].update(pixels="AAAA"),
+    "no base64": lambda view: view["reconstructed"].update(pixels="?" * 64),
+    "no images": lambda view: view["reconstructed"].update(images=[], pixels=""),
+    "more images than are kept": lambda view: view["reconstructed"].update(images=[0] * 13),
+    "images of no size": lambda view: view["reconstructed"].update(shape=[0, 2], pixels=""),
+    "a shape of one number": lambda view: view["reconstructed"].update(shape=[4]),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_view_is_one_sentence(damage: str) -> None:
-    values = json.loads(json.dumps(VIEW.to_json()))
+    values = json.loads(json.dumps(WITH_RECONSTRUCTIONS.to_json()))
+    assert View.from_json(values) == WITH_RECONSTRUCTIONS
     DAMAGES[damage](values)
     with pytest.raises(BenchError, match=r"the views file cannot be read .*; delete") as caught:
         View.from_json(values)
@@ -82,6 +96,21 @@ def test_a_damaged_view_is_one_sentence(damage: str) -> None:
 
 def test_a_view_comes_back_from_json() -> None:
     assert View.from_json(json.loads(json.dumps(VIEW.to_json()))) == VIEW
+
+
+def test_reconstructions_come_back_from_json() -> None:
+    back = View.from_json(json.loads(json.dumps(WITH_RECONSTRUCTIONS.to_json())))
+    assert back.reconstructed is not None
+    assert back.reconstructed.images == (1, 4)
+    assert np.array_equal(back.reconstructed.X, TWO)
+    assert "reconstructed" not in VIEW.to_json()
+
+
+def test_a_view_of_before_shows_nothing_wrong() -> None:
+    values = json.loads(json.dumps(VIEW.to_json()))
+    for one in values["clusters"]:
+        del one["wrong"]
+    assert [one.wrong for one in View.from_json(values).clusters] == [(), (), ()]
 
 
 def test_at_most_nine_images() -> None:
@@ -119,6 +148,8 @@ def test_a_view_against_a_plain_loop(k: int, n_classes: int, n: int, seed: int) 
         if members:
             assert one.label == counts.index(max(counts))
             assert one.accuracy == round(max(counts) / len(members), 4)
+            others = [i for i in members if y[i] != one.label]
+            assert list(one.wrong) == sorted(others, key=lambda i: (-soft[i, one.cluster], i))[:9]
         else:
             assert (one.label, one.accuracy) == (None, None)
 
@@ -270,6 +301,46 @@ def test_a_trial_of_seed_0_leaves_its_view(work: Callable[..., View | None]) -> 
     assert list(one.images) == sorted(members, key=lambda i: -soft[i, 3])[:9]
     assert one.accuracy == round(np.bincount(y[members]).max() / len(members), 4)
     assert work({"labels_": labels, "probabilities_": soft}, seed=1) is None
+
+
+HALF = {"probabilities_": np.eye(10, dtype=np.float32)[np.arange(1797) % 10]}
+
+
+def test_what_an_autoencoder_makes_of_images_is_in_the_view(
+    work: Callable[..., View | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evenly spaced ones, clipped; at the levels of the figure alone."""
+    monkeypatch.setattr(Soft, "reconstruct", lambda self, X: X / 510 - 0.01, raising=False)
+    view = work(HALF)
+    assert view is not None
+    assert view.reconstructed is not None
+    images = view.reconstructed.images
+    assert (images[0], images[-1], len(images)) == (0, 1796, 12)
+    X = datasets.load("digits").X[list(images)]
+    expected = np.rint((X / 510 - 0.01).clip(0, 1) * 255)
+    assert np.abs(view.reconstructed.X - expected).max() <= 1
+    other = work(HALF, level="20%")
+    assert other is not None
+    assert other.reconstructed is None
+
+
+@pytest.mark.parametrize(
+    "gives",
+    [lambda self, X: X, lambda self, X: X[:1] / 255, lambda self, X: X / 0.0, lambda self, X: None],
+    ids=["bytes", "another shape", "no numbers", "nothing"],
+)
+def test_a_reconstruction_that_is_none_loses_no_trial(
+    work: Callable[..., View | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    gives: Callable[..., Any],
+) -> None:
+    monkeypatch.setattr(Soft, "reconstruct", gives, raising=False)
+    with np.errstate(all="ignore"):
+        view = work(HALF)
+    assert view is not None
+    assert view.reconstructed is None
+    assert "warning: soft · 10% · seed 0 keeps no reconstruction" in capsys.readouterr().out
 
 
 def test_a_rerun_without_soft_assignments_or_that_fails_leaves_none(

@@ -151,13 +151,13 @@ def sample(n: int) -> np.ndarray:
     return np.sort(order[:N_POINTS])
 
 
-def kept(method: Any, level: str, seed: int) -> bool:
-    """Whether a fit of `method` at `level` keeps its embedding.
+def kept(method: Any, by: str, level: str, seed: int) -> bool:
+    """Whether a fit of `method` at `level` keeps what its function `by` gives, for a figure.
 
     Of a method that ignores labels the fit serves every level, so it does at each.
     """
     wanted = level in LEVELS or not method.tags.uses_labels
-    return seed == 0 and wanted and hasattr(method, "transform")
+    return seed == 0 and wanted and hasattr(method, by)
 
 
 def embed(method: Any, X: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ shows of every cluster. `Images` finds the images that a view names.
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +31,8 @@ from methods.registry import RegistryError
 
 SCHEMA = 1
 N_IMAGES = 9
+N_RECONSTRUCTED = 12
+RECONSTRUCTION = "reconstruction"  # the array of a fit in the cache
 MOST_CLUSTERS = 100  # more are no figure, and no small file
 DIGITS = 4
 REFERENCE = Decimal(5)  # percent
@@ -48,6 +51,8 @@ class Cluster:
     images : the images that are most confidently in it, the surest first, at most `N_IMAGES`.
         Indices into the dataset: a method is fitted on the first images of it.
     probabilities : the soft assignment of each of `images` to the cluster.
+    wrong : the images of other classes that are most confidently in it, the surest first, at most
+        `N_IMAGES`; as `images` are given.
     """
 
     cluster: int
@@ -56,15 +61,46 @@ class Cluster:
     size: int
     images: tuple[int, ...]
     probabilities: tuple[float, ...]
+    wrong: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What an autoencoder makes of some images: their indices, their shape, base64 of the bytes."""
+
+    images: tuple[int, ...]
+    shape: tuple[int, ...]
+    pixels: str
+
+    @property
+    def X(self) -> np.ndarray:
+        """The reconstructions ``(m, height, width[, channels])`` uint8.
+
+        Raises
+        ------
+        ValueError : the text is not that of so many bytes.
+        """
+        given = np.frombuffer(base64.b64decode(self.pixels, validate=True), dtype=np.uint8)
+        return given.reshape(len(self.images), *self.shape)
+
+    @classmethod
+    def of(cls, images: np.ndarray, X: np.ndarray) -> Reconstructed:
+        """Those ``X`` ``(m, height, width[, channels])`` uint8 of the images with these indices."""
+        text = base64.b64encode(np.ascontiguousarray(X).tobytes()).decode()
+        return cls(tuple(images.tolist()), X.shape[1:], text)
 
 
 @dataclass(frozen=True)
 class View:
-    """The clusters of one fit; `identity` is its trial's, `classes` are the names of the labels."""
+    """The clusters of one fit; `identity` is its trial's, `classes` are the names of the labels.
+
+    `reconstructed` has what its autoencoder makes of some images, if it has one.
+    """
 
     identity: str
     classes: tuple[str, ...]
     clusters: tuple[Cluster, ...]
+    reconstructed: Reconstructed | None = None
 
     def name(self, cluster: Cluster) -> str:
         """The name of the cluster's label; empty for an empty cluster."""
@@ -72,7 +108,10 @@ class View:
 
     def to_json(self) -> dict[str, Any]:
         """The view as the file beside a record holds it."""
-        return {"schema": SCHEMA, **asdict(self)}
+        values = asdict(self)
+        if self.reconstructed is None:
+            del values["reconstructed"]
+        return {"schema": SCHEMA, **values}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> View:
@@ -88,6 +127,8 @@ class View:
                 raise ValueError(f"it has {len(view.clusters)} clusters")
             for one in view.clusters:
                 _check_cluster(one, len(view.classes))
+            if view.reconstructed is not None:
+                _check_reconstructed(view.reconstructed)
         except (msgspec.MsgspecError, ValueError) as error:
             raise BenchError(
                 f"the views file cannot be read ({error}); delete it and run the trial again"
@@ -99,11 +140,46 @@ def _check_cluster(one: Cluster, n_classes: int) -> None:
     """Raise ValueError for a label that is no class, or images that are none."""
     if one.label is not None and not 0 <= one.label < n_classes:
         raise ValueError(f"a label is none of the {n_classes} classes")
+    if min((*one.wrong, 0)) < 0 or len(one.wrong) > N_IMAGES:
+        raise ValueError(f"a cluster shows {list(one.wrong)} as wrong; expected {N_IMAGES} at most")
     if min(one.images, default=0) < 0 or not len(one.probabilities) == len(one.images) <= N_IMAGES:
         raise ValueError(
             f"a cluster shows the images {list(one.images)}; expected at most {N_IMAGES}, and a "
             "probability of each"
         )
+
+
+def _check_reconstructed(one: Reconstructed) -> None:
+    """Raise ValueError where the bytes are no images of its shape."""
+    if not 0 < len(one.images) <= N_RECONSTRUCTED or min(one.images) < 0:
+        raise ValueError(
+            f"it has reconstructions of {list(one.images)}; expected 1 to {N_RECONSTRUCTED} images"
+        )
+    if len(one.shape) not in (2, 3) or min(one.shape) < 1:
+        raise ValueError(f"its reconstructions have the shape {list(one.shape)}")
+    _ = one.X
+
+
+def reconstructed_sample(n: int) -> np.ndarray:
+    """Which of `n` fitted images are reconstructed: evenly spaced, whatever they show."""
+    return np.linspace(0, n - 1, min(n, N_RECONSTRUCTED)).astype(np.int64)
+
+
+def reconstruct(method: Any, X: np.ndarray) -> np.ndarray:
+    """What a fitted `method` with ``reconstruct`` makes of the sampled ones of ``X``, uint8.
+
+    Raises
+    ------
+    BenchError : ``reconstruct`` gives no finite image for each. It may raise anything else.
+    """
+    images = X[reconstructed_sample(len(X))]
+    found = np.asarray(method.reconstruct(images))
+    if found.shape != images.shape or found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise BenchError(
+            f"reconstruct gives {found.dtype} with shape {found.shape}; expected {images.shape} "
+            "finite numbers, pixels in [0, 1]"
+        )
+    return np.rint(found.clip(0, 1) * 255).astype(np.uint8)
 
 
 def make(
@@ -120,7 +196,7 @@ def make(
     identity : of the trial.
     y : ``(n,)`` the true classes of the fitted images.
     arrays : of the fit: ``soft`` ``(n, K)``, the soft assignments; ``labels`` ``(n,)`` and, where
-        the method has it, ``clusters`` ``(n,)``.
+        the method has it, ``clusters`` ``(n,)`` and what `reconstruct` gave.
     classes : the name of every class.
     columns : what the columns of the soft assignments are, as the method's tags say: ``"classes"``
         or ``"clusters"``.
@@ -144,7 +220,14 @@ def make(
             f"labels_ holds {assigned.max()}, which is none of the {soft.shape[1]} columns of "
             "probabilities_; expected a column for every cluster"
         )
-    return View(identity, tuple(classes), clusters(y, soft, assigned, len(classes)))
+    found = clusters(y, soft, assigned, len(classes))
+    return View(identity, tuple(classes), found, _reconstructed(arrays, len(y)))
+
+
+def _reconstructed(arrays: Mapping[str, np.ndarray], n: int) -> Reconstructed | None:
+    if RECONSTRUCTION not in arrays:
+        return None
+    return Reconstructed.of(reconstructed_sample(n), arrays[RECONSTRUCTION])
 
 
 def clusters(
@@ -165,7 +248,8 @@ def clusters(
     for j in range(n_clusters):
         size, label = int(table[:, j].sum()), int(names[j])
         members = np.flatnonzero(assigned == j)
-        surest = members[np.argsort(-soft[members, j], kind="stable")][:N_IMAGES]
+        members = members[np.argsort(-soft[members, j], kind="stable")]  # the surest first
+        surest = members[:N_IMAGES]
         found.append(
             Cluster(
                 cluster=j,
@@ -174,6 +258,7 @@ def clusters(
                 size=size,
                 images=tuple(surest.tolist()),
                 probabilities=tuple(round(float(p), DIGITS) for p in soft[surest, j]),
+                wrong=tuple(members[y[members] != label][:N_IMAGES].tolist()),
             )
         )
     return tuple(found)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,20 +231,24 @@ class Worker:
             "environment": self.environment,
             "history": context.history,
         }
-        arrays |= self._embedding(method)  # last: no part of what the fit costs
+        # last: no part of what the fit costs
+        arrays |= self._for_figures(method, projections.EMBEDDING, "transform", projections.embed)
+        arrays |= self._for_figures(method, views.RECONSTRUCTION, "reconstruct", views.reconstruct)
         context.clear()
         return Fit(arrays, facts)
 
-    def _embedding(self, method: Method) -> Arrays:
-        """The embedding of the sampled images, for a figure; empty where none is kept or can be."""
+    def _for_figures(
+        self, method: Method, name: str, by: str, give: Callable[[Method, np.ndarray], np.ndarray]
+    ) -> Arrays:
+        """What a figure needs of some fitted images; empty where none is kept or can be."""
         fitted = self.fitted
         try:
-            if not projections.kept(method, fitted.level, fitted.seed):
+            if not projections.kept(method, by, fitted.level, fitted.seed):
                 return {}
-            return {projections.EMBEDDING: projections.embed(method, self.X)}
-        except Exception as error:  # whatever transform raises: a figure less loses no trial
+            return {name: give(method, self.X)}
+        except Exception as error:  # whatever a method raises: a figure less loses no trial
             traceback.print_exc()
-            print(f"warning: {fitted.title} keeps no embedding: {type(error).__name__}: {error}")
+            print(f"warning: {fitted.title} keeps no {name}: {type(error).__name__}: {error}")
             return {}
 
     def _success(self, trial: Trial, fit: Fit, labelled: np.ndarray) -> Record:

@@ -7,14 +7,14 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from bench.core.trial import Trial
-from bench.records import views
+from bench.records import projections, views
 from bench.records.scoring import Record
 from bench.records.standings import SUPERVISED
 from bench.records.store import Store
@@ -215,6 +215,19 @@ def clusters_of(section: Section, store: Store, images: Images) -> list[tuple[Tr
         if view is not None:
             found.append((trial, _clusters(trial, view, images, section)))
     return found
+
+
+def reconstructions_of(
+    records: Iterable[Record], store: Store, images: Images
+) -> Iterator[tuple[str, Picture]]:
+    """What the autoencoders of methods reconstruct, each picture with the name of its card."""
+    for of_it in projections.shown(records).values():
+        trials = [Trial.from_json(record["trial"]) for record in of_it]
+        there = {trial.level: views.read(store, trial) for trial in trials}
+        found = {level: view for level, view in there.items() if view and view.reconstructed}
+        data = images.of(trials[0])
+        if found and not isinstance(data, str):
+            yield name_of(trials[0]), gallery.reconstructions(found, trials[0], data)
 
 
 def _clusters(trial: Trial, view: View, images: Images, section: Section) -> Clusters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -22,6 +22,7 @@ COLOURS = 256  # of a PNG's palette: a third of the bytes, and nobody sees it
 GREYS = 32  # the same of grey photographs: half the bytes again
 MOST_PIXELS = 4000  # of a sheet of images, on either side
 MOST_TILE = 128  # pixels of an image in a sheet: larger ones are thinned
+NARROW, WIDE = 600, 1140  # pixels of a sheet, about
 GAP = 2  # pixels around a tile
 PAPER = 255
 STYLE: dict[Any, Any] = PLAIN | {"font.family": FONT, "font.size": 9, "axes.grid": False}
@@ -29,6 +30,8 @@ STYLE: dict[Any, Any] = PLAIN | {"font.family": FONT, "font.size": 9, "axes.grid
 
 def confident_images(view: View, X: np.ndarray) -> bytes:
     """The images of each cluster that are most confidently in it: a row per cluster.
+
+    Behind a gap those of other classes than the cluster's label, where the view has any.
 
     Parameters
     ----------
@@ -39,21 +42,53 @@ def confident_images(view: View, X: np.ndarray) -> bytes:
     ------
     BenchError : the view names an image that `X` does not have.
     """
-    last = max((max(one.images) for one in view.clusters if one.images), default=-1)
-    if last >= len(X):
-        raise BenchError(
-            f"a views file names image {last} of {len(X)}; delete it and run its trial again"
-        )
-    thin = -(-max(X.shape[1:3]) // MOST_TILE)
-    X = X[:, ::thin, ::thin]  # a view of it
+    taken(X, [i for one in view.clusters for i in (*one.images, *one.wrong)])
+    X = _thinned(X)
     blank = np.full(X.shape[1:], PAPER, dtype=np.uint8)
+
+    def nine(images: Sequence[int]) -> list[np.ndarray]:
+        return [X[i] for i in images] + [blank] * (N_IMAGES - len(images))
+
+    wrong = any(one.wrong for one in view.clusters)
     rows = [
-        [X[i] for i in one.images] + [blank] * (N_IMAGES - len(one.images)) for one in view.clusters
+        nine(one.images) + ([blank, *nine(one.wrong)] if wrong else []) for one in view.clusters
     ]
     names, _ = class_texts(view.classes)
     labels = ["empty" if one.label is None else names[one.label] for one in view.clusters]
     numbers = [one.cluster for one in view.clusters]
-    return _sheet(tiled(rows), [f"{j}: {name}" for j, name in zip(numbers, labels, strict=True)])
+    texts = [f"{j}: {name}" for j, name in zip(numbers, labels, strict=True)]
+    return _sheet(tiled(rows), texts, WIDE if wrong else NARROW)
+
+
+def reconstructions(X: np.ndarray, made: Mapping[str, np.ndarray]) -> bytes:
+    """Images ``(m, height, width[, channels])`` uint8, and below them what was made of each.
+
+    Parameters
+    ----------
+    made : by the label of their row, as many images of the same shape.
+    """
+    rows = [list(_thinned(one)) for one in (X, *made.values())]
+    return _sheet(tiled(rows), ["image", *made])
+
+
+def taken(X: np.ndarray, images: Sequence[int]) -> np.ndarray:
+    """The images with these indices.
+
+    Raises
+    ------
+    BenchError : `X` lacks one of them.
+    """
+    if (last := max(images, default=-1)) >= len(X):
+        raise BenchError(
+            f"a views file names image {last} of {len(X)}; delete it and run its trial again"
+        )
+    return X[list(images)]
+
+
+def _thinned(X: np.ndarray) -> np.ndarray:
+    """Large images with fewer pixels: a view of them."""
+    thin = -(-max(X.shape[1:3]) // MOST_TILE)
+    return X[:, ::thin, ::thin]
 
 
 def augmentations(X: np.ndarray, n_strong: int = 3) -> bytes:
@@ -79,13 +114,13 @@ def tiled(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     return np.pad(sheet, [(0, GAP), (0, GAP), *[(0, 0)] * len(channels)], constant_values=PAPER)
 
 
-def _sheet(sheet: np.ndarray, labels: Sequence[str]) -> bytes:
+def _sheet(sheet: np.ndarray, labels: Sequence[str], wide: int = NARROW) -> bytes:
     """A picture of equally high rows, each with its label to the left; every pixel is a square.
 
-    A large one is made smaller, to `MOST_PIXELS`.
+    It is about `wide` pixels wide; a large one is made smaller, to `MOST_PIXELS`.
     """
     height, width = sheet.shape[:2]
-    scale = min(max(1, round(600 / width)), MOST_PIXELS / max(height, width))
+    scale = min(max(1, round(wide / width)), MOST_PIXELS / max(height, width))
     margin = 20 + 7 * max(map(len, labels))  # pixels; a character of the font is about 7 wide
     size = margin + round(scale * width), round(scale * height)
     with mpl.rc_context(STYLE):

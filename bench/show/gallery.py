@@ -308,13 +308,34 @@ def verdict_chart(found: Sequence[Finding]) -> Picture | None:
 
 
 def clusters(trial: Trial, view: View, data: Dataset, anchor: str) -> Picture:
-    """The surest images of every cluster of a fit."""
+    """The surest images of every cluster of a fit, and the surest of those that are wrong in it."""
+    wrong = any(one.wrong for one in view.clusters)
+    right = " On the right the surest of other classes than the cluster's label." if wrong else ""
+    named = labels.class_texts(view.classes)[1]
     return Picture(
         f"clusters-{anchor}-{trial.folder.name}.png",
         f"{name_of(trial)} at {spaced(trial.level)}: of every cluster the images that are most "
-        f"confidently in it, the surest first. {labels.class_texts(view.classes)[1]}".strip(),
+        f"confidently in it, the surest first.{right} {named}".strip(),
         f"Images of {len(view.clusters)} clusters, a row for each, labelled with its majority.",
         figures.confident_images(view, data.X),
+    )
+
+
+def reconstructions(found: Mapping[str, View], trial: Trial, data: Dataset) -> Picture:
+    """What the autoencoder of a method makes of some images, at each level of `found`."""
+    made = {
+        spaced(level): view.reconstructed for level, view in found.items() if view.reconstructed
+    }
+    first = next(iter(made.values()))
+    same = {level: one.X for level, one in made.items() if one.images == first.images}
+    where = f"{trial.dataset}-{trial.protocol}-{trial.selection}-{trial.schedule}"
+    return Picture(
+        f"reconstructed-{slug(where)}-{trial.folder.name}.png",
+        f"{name_of(trial)}, {trial.dataset} · {trial.protocol} · {trial.selection} · "
+        f"{trial.schedule}: images, evenly spaced ones of the dataset, and what the autoencoder "
+        f"makes of their embedding after training with {', '.join(same)} labels.",
+        f"A row of {len(first.images)} images, and a row of reconstructions for each level.",
+        figures.reconstructions(figures.taken(data.X, first.images), same),
     )
 
 

@@ -220,6 +220,8 @@ def _cards(
             made[one.name].pictures.append(one.picture)
         else:
             made[one.name].notes.append(one.remark)
+    for name, picture in cards.reconstructions_of(records, store, images):
+        made[name].pictures.append(picture)
     return sorted(made.values(), key=lambda card: (card.family, card.name))
 
 
