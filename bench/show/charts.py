@@ -17,6 +17,7 @@ from matplotlib.ticker import NullLocator
 
 from bench.core.levels import Level
 from bench.records.published import Figure as PublishedFigure
+from bench.records.standings import SUPERVISED
 from bench.records.statistics import CONFIDENCE
 from bench.show import lines, svg
 from bench.show.lines import Series
@@ -25,7 +26,6 @@ from bench.show.svg import About
 
 PUBLISHED = Style("ink", "o", (0, (3, 2)))
 ZERO = Style("ink", "", "-")
-BASELINES = "supervised"  # the family that gains are measured from
 MOST_BEHIND = 0.25
 PANEL = 290  # units of one plot of several
 DODGE = 0.3  # of a step: lines stand beside each other rather than on one another
@@ -84,7 +84,7 @@ def gains(
     board : as for `supervision_to_scale`, with the columns ``gain_mean``, ``gain_low`` and
         ``gain_high`` of the leaderboard.
     """
-    board = board[(board["n_labels"] > 0) & ~board["method"].map(family_of).eq(BASELINES)]
+    board = board[(board["n_labels"] > 0) & ~board["method"].map(family_of).eq(SUPERVISED)]
     axis = _scale(board)
     series = _measured(board, order, look, axis, "gain", "+")
     if series:
