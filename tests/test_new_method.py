@@ -65,7 +65,7 @@ def test_its_test_passes(written: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_two_means.py"],
         cwd=written,
-        env=PLAIN | {"PYTHONPATH": str(Path(registry.__file__).parents[1])},
+        env=PLAIN | {"PYTHONPATH": str(Path(registry.__file__).parents[1]), "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
     )
