@@ -280,7 +280,7 @@ def test_published_against_measured(tmp_path: Path, entries: dict[str, Entry]) -
 
 
 @pytest.fixture
-def digits(tmp_path: Path, make_record: MakeRecord) -> Path:
+def digits(tmp_path: Path, make_record: MakeRecord, entries: dict[str, Entry]) -> Path:
     """Records of SCAN on digits, one with views, one with another method's."""
     store = Store(tmp_path / "results")
     data = datasets.load("digits")
