@@ -229,6 +229,7 @@ class Method(ClusterMixin, BaseEstimator):
       On the fitted images it gives ``labels_``.
     - ``predict_proba(X)`` ``(m, n_clusters)``: soft assignments, rows sum to 1.
     - ``transform(X)`` ``(m, d)``: the embedding of images.
+    - ``reconstruct(X)``: what an autoencoder makes of images, of their shape, pixels in [0, 1].
     - ``select(X, budget, context)`` ``(budget,)``: the indices whose labels it asks for, under the
       selection ``representative``.
     - ``stages(n_labels)``: the shared stages that `fit` will ask its context for.

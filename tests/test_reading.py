@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.cli import app, main
-from bench.commands.output import print_json
+from bench.commands.output import print_json, rows_of
 from bench.core.errors import BenchError
 from bench.data import datasets
 from bench.records import findings
@@ -255,3 +255,9 @@ def test_the_folder_is_the_same_for_every_command(
     assert "ss-dcec" in named.stdout
     (tmp_path / "my-results").symlink_to(results)
     assert "ss-dcec" in bench("leaderboard").stdout
+
+
+def test_what_has_no_end_is_a_text_in_json() -> None:
+    """Labels that are never enough are not the same as a column that does not apply."""
+    table = pd.DataFrame({"method": ["a", "b", "c"], "labels": [math.inf, math.nan, 2.5]})
+    assert [row["labels"] for row in rows_of(table)] == ["inf", None, 2.5]

@@ -99,7 +99,7 @@ def test_a_page_has_the_colours_of_both_modes() -> None:
     ]
     assert dark[1] == forced[1] != light[1]
     assert all(f"--{name}:" in rules for _, rules in (light, dark) for name in style.COLOURS)
-    assert "(prefers-color-scheme:dark){:root:not" in page
+    assert "screen and (prefers-color-scheme:dark){:root:not" in page
 
 
 def test_a_file_of_its_own_brings_its_colours_and_its_size(made: dict[str, str]) -> None:

@@ -71,8 +71,15 @@ def _finite(value: Any) -> Any:
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """A table as JSON has it: a row each, numbers as numbers, null where nothing is."""
+    """A table as JSON has it: a row each, numbers as numbers, null where nothing is.
+
+    What has no end, labels that are never enough, is the text of `print_json`.
+    """
     found: list[dict[str, Any]] = json.loads(table.to_json(orient="records", double_precision=15))
+    for column in table.select_dtypes("float"):
+        for row, value in zip(found, table[column], strict=True):
+            if math.isinf(value):
+                row[str(column)] = str(value)
     return found
 
 

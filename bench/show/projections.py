@@ -30,6 +30,7 @@ from methods import registry
 from methods.registry import RegistryError
 
 SCALE = 1.25  # units of a place
+LEAST_WIDTH = 500  # pixels of two panels
 PANEL = SCALE * SIDE
 HEAD = 40  # units above a panel, for its texts
 GAP = 14
@@ -190,14 +191,14 @@ def _svg(panels: Sequence[Panel], heads: Sequence[str], about: About) -> str:
     rows = -(-len(panels) // columns)
     size = [columns * (PANEL + GAP) - GAP, rows * (PANEL + HEAD + GAP) - GAP]
     key = "c" + hashlib.sha256(about.name.encode()).hexdigest()[:6]
-    room = "" if columns > 1 else ";min-width:0"
+    least = LEAST_WIDTH if columns > 1 else 0  # narrower it scrolls: its texts stay legible
     root = ElementTree.Element(
         "svg",
         {"xmlns": SPACE, "class": f"chart {key}", "viewBox": f"0 0 {size[0]:g} {size[1]:g}"}
         | {
             "role": "img",
             "aria-labelledby": f"{key}-t {key}-d",
-            "style": f"max-width:{size[0]:g}px{room}",
+            "style": f"max-width:{size[0]:g}px;min-width:{least}px",
         },
     )
     _add(root, "title", {"id": f"{key}-t"}, plain(about.title))

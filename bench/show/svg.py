@@ -138,7 +138,7 @@ def standalone(svg: str) -> str:
     width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups()  # type: ignore
     used = set(re.findall(r"var\(--([\w-]+)\)", svg)) | {"ground", "ink"}
     rules = _variables("svg", LIGHT, used)
-    rules += f"@media (prefers-color-scheme:dark){{{_variables('svg', DARK, used)}}}"
+    rules += f"@media screen and (prefers-color-scheme:dark){{{_variables('svg', DARK, used)}}}"
     rules += "svg{background:var(--ground)}"
     svg = svg.replace("<svg ", f'<svg width="{width}" height="{height}" ', 1)
     return svg.replace("<style>", f"<style>{rules}", 1)
@@ -152,7 +152,7 @@ def css() -> str:
     every = set(COLOURS)
     return (
         _variables(":root", LIGHT, every)
-        + "@media (prefers-color-scheme:dark){"
+        + "@media screen and (prefers-color-scheme:dark){"
         + _variables(":root:not([data-theme=light])", DARK, every)
         + "}"
         + _variables(":root[data-theme=dark]", DARK, every)
