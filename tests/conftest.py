@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from hypothesis import settings
 from rig import Rig
 
@@ -24,6 +25,8 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if WORKER and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(WORKER.removeprefix("gw")) % len(cores)]})
+
+warm.use_here()
 
 settings.register_profile("unhurried", deadline=None)  # a slow machine is no failure
 settings.register_profile("stress", deadline=None, max_examples=20 * settings().max_examples)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import warm
 
 PLUGINS = Path(__file__).parent / "plugins"
 DEADLINE_SECONDS = 240.0  # far more than anything takes; hanging is what it is for
@@ -89,27 +90,20 @@ class Place:
 
     def run(self, words: str, *plugins: str | Path) -> Ended:
         """``bench run`` on digits with the schedule ``smoke``, to its end."""
-        done = subprocess.run(
-            self.command(self._words(words), plugins),
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_SECONDS,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        with self.start(words, *plugins) as process:
+            out, err = process.communicate(timeout=DEADLINE_SECONDS)
+        return Ended(process.returncode, out, err)
 
     @contextlib.contextmanager
     def start(self, words: str, *plugins: str | Path) -> Iterator[subprocess.Popen[str]]:
         """The same, while it runs; it is killed on leaving if it still does."""
-        process = subprocess.Popen(
+        process = warm.Popen(
             self.command(self._words(words), plugins),
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_heed_ctrl_c,
         )
         try:
             yield process
@@ -128,17 +122,18 @@ class Place:
     def commands(self, *all_words: str | Sequence[str]) -> list[Ended]:
         """Several commands one after the other in one process."""
         lists = [words.split() if isinstance(words, str) else list(words) for words in all_words]
-        done = subprocess.run(
+        process = warm.Popen(
             [sys.executable, "-c", DRIVER],
-            input=json.dumps(lists),
             cwd=self.folder,
             env=self.environment,
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=DEADLINE_SECONDS,
         )
-        assert done.returncode == 0, done.stderr
-        return [Ended(*answer) for answer in json.loads(done.stdout)]
+        out, err = process.communicate(json.dumps(lists), DEADLINE_SECONDS)
+        assert process.returncode == 0, err
+        return [Ended(*answer) for answer in json.loads(out)]
 
     def files(self) -> dict[str, Path]:
         """The records' files, by ``method/level/seed``."""
@@ -166,11 +161,11 @@ class Place:
         return file.read_text() if file.exists() else ""
 
     def processes(self) -> list[psutil.Process]:
-        """Every process that works for this place, known by its environment; no zombies."""
+        """Every process that works for this place, known by its folder; no zombies."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):  # not ours, or it has just ended
-                ours = process.environ().get("BENCH_CACHE") == self.environment["BENCH_CACHE"]
+                ours = Path(process.cwd()).is_relative_to(self.folder)
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
@@ -182,11 +177,6 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = DEADLI
     while not condition():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for: {what}"
         time.sleep(0.05)
-
-
-def _heed_ctrl_c() -> None:
-    """As at a terminal: a shell without job control starts what it runs in the background deaf."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def kill_9(process: subprocess.Popen[str]) -> None:

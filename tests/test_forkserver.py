@@ -113,6 +113,13 @@ def test_the_libraries_that_workers_need_are_imported_before() -> None:
     assert len(left) < 10, left  # torch alone has some two thousand modules
 
 
+@pytest.fixture(autouse=True)
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here all processes are what they are elsewhere than in tests: new ones."""
+    for module in (forkserver, execution):
+        monkeypatch.setattr(module, "subprocess", subprocess)
+
+
 def test_forks_of_one_process_have_random_numbers_of_their_own(tmp_path: Path) -> None:
     plugin = tmp_path / "random_numbers.py"
     plugin.write_text(RANDOM)
@@ -150,17 +157,30 @@ def test_a_script_without_a_guard_is_run_once(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def new_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NewServer]:
+def new_server(tmp_path: Path) -> Iterator[NewServer]:
     """``new_server(**variables)``: a fork server of the test's own, with these variables."""
-    monkeypatch.setenv("BENCH_TEST_FOLDER", str(tmp_path))
     with contextlib.ExitStack() as stack:
 
         def make(**variables: str) -> ForkServer:
-            environment = execution._environment(1) | variables
-            own = ForkServer(environment, tmp_path / "server.log")
+            environment = execution._environment(1) | {"BENCH_TEST_FOLDER": str(tmp_path)}
+            own = ForkServer(environment | variables, tmp_path / "server.log")
             return stack.enter_context(contextlib.closing(own))
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the workers of the server that the tests share write."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def shared(folder: Path) -> Iterator[ForkServer]:
+    """A server that has started and that tests leave as it is."""
+    environment = execution._environment(1) | {"BENCH_TEST_FOLDER": str(folder)}
+    with contextlib.closing(ForkServer(environment, folder / "server.log")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -171,11 +191,17 @@ def server(new_server: NewServer) -> ForkServer:
 
 @pytest.fixture
 def run_one(
-    tmp_path: Path, make_trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    folder: Path,
+    make_trial: Callable[..., Trial],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., Outcome]:
-    """``run_one(server, method, limit_s, device, **params)``: a trial on digits, as in a run."""
+    """``run_one(server, method, limit_s, device, **params)``: a trial on digits, as in a run.
+
+    What the plugin writes is in `tmp_path` where the server is the test's own, else in `folder`.
+    """
     digest = load("digits").digest
-    monkeypatch.setenv("BENCH_TEST_FOLDER", str(tmp_path))
+    monkeypatch.setenv("BENCH_TEST_FOLDER", str(folder))
     plugin = str(Path(__file__).parent / "plugins" / "failing.py")
 
     def run(
@@ -221,39 +247,39 @@ def victim_of(folder: Path) -> psutil.Process:
 
 
 def test_a_new_process_gives_what_a_fork_gives(
-    run_one: Callable[..., Outcome], server: ForkServer, tmp_path: Path
+    run_one: Callable[..., Outcome], shared: ForkServer, folder: Path
 ) -> None:
     subsets = []
-    for one in (server, None):
+    for one in (shared, None):
         outcome = run_one(one, "supervised-mlp", epochs=2)
         assert outcome.status == "ok", outcome
         (path,) = outcome.written
         subsets.append(read_record(Path(path))["subsets"])
-        assert run_one(one, "aborts").message.startswith("the process was ended by SIGABRT")
-        assert run_one(one, "leaves") == Outcome("ok")
         assert run_one(one, "tidies").status == "ok"
     assert subsets[0] == subsets[1]
-    assert len((tmp_path / "tidied").read_text().splitlines()) == 2
+    assert len((folder / "tidied").read_text().splitlines()) == 2
+    assert run_one(shared, "aborts").message.startswith("the process was ended by SIGABRT")
+    assert run_one(shared, "leaves") == Outcome("ok")
 
 
 @pytest.mark.timeout(120)
 def test_what_a_worker_leaves_behind_ends_though_the_runner_is_gone(
     run_one: Callable[..., Outcome],
-    server: ForkServer,
-    tmp_path: Path,
+    shared: ForkServer,
+    folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The runner may be killed when a worker has just ended, and before it ended the rest."""
     monkeypatch.setattr(execution, "end_group", lambda process: None)
-    assert run_one(server, "parent").status == "ok"
-    child = int((tmp_path / "child").read_text())
+    assert run_one(shared, "parent").status == "ok"
+    child = int((folder / "child").read_text().split()[-1])
     wait_for("the end of the child", lambda: not psutil.pid_exists(child), 10)
 
 
 def test_a_method_that_asks_for_input_is_told_that_there_is_none(
-    run_one: Callable[..., Outcome], server: ForkServer
+    run_one: Callable[..., Outcome], shared: ForkServer
 ) -> None:
-    for one in (server, None):
+    for one in (shared, None):
         (path,) = run_one(one, "asks", 60).written
         assert read_record(Path(path))["error"]["message"].startswith("EOFError")
 
@@ -369,21 +395,21 @@ def test_when_the_server_is_killed_its_workers_end(
 
 
 def test_where_there_is_no_room_for_a_fork_the_others_go_on(
-    run_one: Callable[..., Outcome], server: ForkServer, tmp_path: Path
+    run_one: Callable[..., Outcome], shared: ForkServer, folder: Path
 ) -> None:
-    with beside(lambda: run_one(server, "victim")) as outcomes:
-        victim = victim_of(tmp_path)
-        process = psutil.Process(server.pid)
+    with beside(lambda: run_one(shared, "victim")) as outcomes:
+        victim = victim_of(folder)
+        process = psutil.Process(shared.pid)
         limits = process.rlimit(psutil.RLIMIT_NOFILE)
         process.rlimit(psutil.RLIMIT_NOFILE, (process.num_fds() + 2, limits[1]))
         with pytest.raises(OSError, match="the process that forks workers failed; its output: "):
-            run_one(server, "parent")
+            run_one(shared, "parent")
         process.rlimit(psutil.RLIMIT_NOFILE, limits)
-        assert run_one(server, "parent").status == "ok"
+        assert run_one(shared, "parent").status == "ok"
         victim.kill()
     assert [outcome.status for outcome in outcomes] == ["crashed"]
     assert "SIGKILL" in outcomes[0].message
-    assert process.pid == server.pid
+    assert process.pid == shared.pid
     assert process.num_fds() < 8, "descriptors were kept"
 
 

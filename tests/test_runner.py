@@ -39,7 +39,7 @@ GRID = "--method blind,taught --level 0%,5%"
 def test_a_second_run_does_nothing_and_two_jobs_give_the_same(tmp_path: Path) -> None:
     with Place(tmp_path / "one") as one, Place(tmp_path / "two") as two:
         with two.start(f"{GRID} --jobs 2", "simple") as beside:
-            first = one.run(GRID, "simple")
+            first = one.run(f"{GRID} --jobs 1", "simple")
             _out, err = beside.communicate(timeout=DEADLINE_SECONDS)
         assert (first.status, first.err) == (0, "")
         assert (beside.returncode, err) == (0, "")
