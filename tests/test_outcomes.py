@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fixed_fits
 import pytest
+import warm
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,14 +44,16 @@ def complaint_after(folder: Path, file: str, old: str, new: str, name: str) -> s
     assert old in code
     (folder / file).write_text(code.replace(old, new))
     path = os.pathsep.join([str(folder), str(Path(__file__).parent)])
-    done = subprocess.run(
+    process = warm.Popen(
         [sys.executable, "-P", "-c", COMPLAIN, name],
         env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1].strip() if done.stdout.strip() else ""
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out.splitlines()[-1].strip() if out.strip() else ""
 
 
 def test_a_changed_learning_rate_is_noticed(tmp_path: Path) -> None:

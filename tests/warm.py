@@ -20,6 +20,7 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -49,8 +50,7 @@ def address() -> str:
     def end() -> None:
         ours.close()
         process.wait()
-        Path(path).unlink(missing_ok=True)
-        Path(path).parent.rmdir()
+        shutil.rmtree(Path(path).parent)
 
     atexit.register(end)
     assert ours.recv(1), "it ended before it listened"
@@ -118,6 +118,8 @@ def serve(path: str) -> None:
     for name in COMMAND:
         importlib.import_module(name)
     forget_ours()
+    sys.dont_write_bytecode = False  # what a fork has compiled, the next one has
+    sys.pycache_prefix = str(Path(path).parent / "bytecode")
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(path)
