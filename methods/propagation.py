@@ -29,28 +29,13 @@ from methods.method import (
     derive_seed,
 )
 from methods.registry import register
+from methods.toolkit.asking import NOBODY, check_budget, nearest_members, representatives
 from methods.toolkit.heads.table import HEADS, ClassifierMethod
 from methods.toolkit.stages.kmeans import kmeans, nearest
 from methods.toolkit.votes import count_votes
 
 VOTES = ("majority", "nearest")
 TRAIN_ON = ("instances", "centres")
-NOBODY = -1
-
-
-def nearest_members(clusters: np.ndarray, distances: np.ndarray, k: int) -> np.ndarray:
-    """For each of k clusters the index of its member nearest the centre, -1 if it has none.
-
-    Parameters
-    ----------
-    clusters : ``(n,)`` the cluster of each instance.
-    distances : ``(n,)`` from each instance to its own centre; a tie goes to the lower index.
-    """
-    order = np.lexsort((distances, clusters))
-    present, first = np.unique(clusters[order], return_index=True)
-    members = np.full(k, NOBODY)
-    members[present] = order[first]
-    return members
 
 
 def nearest_labelled_members(
@@ -193,8 +178,7 @@ class KMeansPropagation(ClassifierMethod):
         """
         X = check_images(X)
         self._check_parameters(len(X))
-        if not 1 <= budget <= len(X):
-            raise ValueError(f"budget is {budget}; expected 1 to {len(X)}, the number of images")
+        check_budget(budget, len(X))
         return self._wanted(self._cluster(X, budget, context or Context()), budget)
 
     def stages(self, n_labels: int) -> list[StageRequest]:
@@ -229,12 +213,7 @@ class KMeansPropagation(ClassifierMethod):
 
     def _wanted(self, found: Arrays, budget: int) -> np.ndarray:
         """What `select` answers when k-means found these clusters."""
-        members = nearest_members(found["labels"], found["distances"], len(found["centres"]))
-        members = members[members != NOBODY][:budget]
-        others = np.setdiff1d(np.arange(len(found["labels"])), members)
-        draws = np.random.default_rng(derive_seed(self.random_state, "select"))
-        drawn = draws.choice(others, budget - len(members), replace=False)
-        return np.sort(np.concatenate([members, drawn]))
+        return representatives(found, budget, derive_seed(self.random_state, "select"))
 
     def _baseline(self) -> PixelKMeans:
         return PixelKMeans(self.n_clusters, random_state=self.random_state)

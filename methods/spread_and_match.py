@@ -8,8 +8,8 @@ Our own method, of known parts, one configuration for every number of labels:
    Without: several clustering heads learn the SCAN loss, and the one with the lowest loss counts.
 3. SimCLR's network goes on to learn from the labelled images, and by consistency between views of
    all images (FixMatch). The images that are surest of their class are taught beside the labelled
-   ones, half and half while labels are few; without labels they are all that is taught. The running
-   mean of its weights is the result.
+   ones: half and half while labels are few, then ever less, as a twentieth of them has the wrong
+   class. Without labels they are all that is taught. The running mean of its weights is the result.
 
 References
 ----------
@@ -55,6 +55,8 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     Parameters
     ----------
     seed_share : share of the images that become seeds, the surest of each class; 0 for none.
+    seed_labels : up to how many labels the seeds are half of what is taught; with more, their share
+        falls as ``seed_labels / (seed_labels + labels)``.
     seed_time : share of the steps in which the seeds are taught too; all of them without labels.
     warm_start : whether the network starts with SimCLR's weights, and not at random.
     steps, batch_size, mu, lr, weight_decay, threshold, weight, ema : of the consistency training,
@@ -72,6 +74,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     head_ : the trained network.
     """
 
+    version: ClassVar[int] = 2
     tags: ClassVar[Tags] = Tags(family="consistency", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": PoissonMBO.schedules["quick"]
@@ -94,6 +97,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     mu: int = 2
     lr: float = 2e-3
     seed_share: float = 0.2
+    seed_labels: int = 50
     seed_time: float = 1.0
     warm_start: bool = True
     n_heads: int = 5
@@ -129,7 +133,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     def _lessons(self, y: np.ndarray, spread: np.ndarray) -> list[Lesson]:
         """First the labelled images and the seeds, these with the classes spread to them."""
         labelled = np.flatnonzero(y != UNLABELLED)
-        rows = training_rows(y, self.seeds_)
+        rows = training_rows(y, self.seeds_, self.seed_labels)
         classes = np.where(y == UNLABELLED, spread, y)
         started = Lesson(round(self.seed_time * self.steps), rows, classes[rows])
         alone = Lesson(self.steps, labelled, y[labelled])
@@ -191,7 +195,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         for name in ("seed_share", "seed_time"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
-        for name in ("n_heads", "head_epochs", "head_batch_size"):
+        for name in ("seed_labels", "n_heads", "head_epochs", "head_batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
 
@@ -213,14 +217,17 @@ def surest(scores: np.ndarray, share: float, y: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(found))
 
 
-def training_rows(y: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Labelled images and seeds; the labelled ones as often as makes them half, while they are few.
+def training_rows(y: np.ndarray, seeds: np.ndarray, seed_labels: int) -> np.ndarray:
+    """Labelled images, repeated, and seeds: what is taught, drawn from evenly.
 
     Parameters
     ----------
     y : ``(n,)`` labels, -1 = unlabelled.
     seeds : indices of other images.
+    seed_labels : κ. Of up to κ labelled images each is repeated until they are as many as the
+        seeds; of more, as often as κ would be: the seeds are then κ of κ + labels parts. Where
+        seeds are fewer than that, each labelled image is there once.
     """
     labelled = np.flatnonzero(y != UNLABELLED)
-    times = max(1, len(seeds) // max(1, len(labelled)))
+    times = max(1, len(seeds) // max(1, min(len(labelled), seed_labels)))
     return np.concatenate([np.tile(labelled, times), seeds])

@@ -157,10 +157,19 @@ def test_seeds_are_the_surest_of_each_class() -> None:
 
 def test_labelled_images_are_half_while_they_are_few() -> None:
     y = np.array([0, 1, -1, -1, -1, -1, -1, -1])
-    rows = training_rows(y, np.arange(2, 8))
+    rows = training_rows(y, np.arange(2, 8), seed_labels=2)
     assert np.bincount(rows).tolist() == [3, 3, 1, 1, 1, 1, 1, 1]
-    assert training_rows(np.array([0, 1, 1, -1]), np.array([3])).tolist() == [0, 1, 2, 3]
-    assert training_rows(np.full(4, -1), np.array([1])).tolist() == [1]
+    assert training_rows(np.array([0, 1, 1, -1]), np.array([3]), 3).tolist() == [0, 1, 2, 3]
+    assert training_rows(np.full(4, -1), np.array([1]), 3).tolist() == [1]
+
+
+@pytest.mark.parametrize("n_labels", [50, 100, 700])
+def test_seeds_are_a_falling_share_of_what_is_taught(n_labels: int) -> None:
+    y = np.where(np.arange(2000) < n_labels, 0, UNLABELLED)
+    seeds = np.arange(n_labels, n_labels + 500)
+    rows = training_rows(y, seeds, seed_labels=50)
+    assert np.isin(rows, seeds).mean() == pytest.approx(50 / (50 + n_labels))
+    assert set(np.bincount(rows)[:n_labels]) == {10}
 
 
 def lessons_of(monkeypatch: pytest.MonkeyPatch, **changed: float) -> tuple[SpreadAndMatch, list]:

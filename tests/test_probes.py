@@ -7,9 +7,14 @@ import pytest
 from fixed_fits import sample
 from sklearn.linear_model import LogisticRegression
 
-from methods.method import UNLABELLED
+from methods.graphs import Poisson
+from methods.method import UNLABELLED, Context, flatten
 from methods.probes import LinearProbe, SelfTraining
+from methods.toolkit import features
+from methods.toolkit.asking import nearest_members
+from methods.toolkit.stages.kmeans import kmeans
 
+SMOKE = LinearProbe.schedules["smoke"] | {"random_state": 0}
 PIXELS = {"features": "pixels", "random_state": 0}
 
 
@@ -76,3 +81,37 @@ def test_refuses(wrong: dict[str, object], message: str) -> None:
     X, y, _ = sample()
     with pytest.raises(ValueError, match=message):
         SelfTraining(**wrong).fit(X, y)
+
+
+# --- Labels that are asked for -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [1, 30, 60])
+def test_it_asks_for_the_images_nearest_the_centres_of_its_features(
+    budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer clusters than labels the rest is drawn; the seed decides which."""
+    X, _, _ = sample()
+    monkeypatch.setattr(features, "MOST_CLUSTERS", 40)
+    chosen, again = (Poisson(**PIXELS).select(X, budget) for _ in range(2))
+    np.testing.assert_array_equal(chosen, again)
+    assert len(np.unique(chosen)) == budget
+    asked = {"n_clusters": min(budget, 40), "max_iter": 100}
+    grouped = Context().stage(kmeans, flatten(X), random_state=0, **asked)
+    nearest = nearest_members(grouped["labels"], grouped["distances"], min(budget, 40))
+    assert set(nearest) <= set(chosen)
+
+
+def test_it_asks_by_the_features_that_it_learns_from() -> None:
+    X, _, _ = sample()
+    by_pixels, by_simclr = (
+        LinearProbe(**SMOKE | {"features": name}).select(X, 30) for name in ("pixels", "simclr")
+    )
+    assert set(by_pixels) != set(by_simclr)
+
+
+@pytest.mark.parametrize("budget", [0, 10_000])
+def test_a_budget_that_cannot_be_spent(budget: int) -> None:
+    X, _, _ = sample()
+    with pytest.raises(ValueError, match=f"budget is {budget}; expected 1 to"):
+        LinearProbe(**PIXELS).select(X, budget)

@@ -17,10 +17,10 @@ from methods.propagation import (
     cluster_classes,
     fill_from_nearest_cluster,
     nearest_labelled_members,
-    nearest_members,
     within_percentile,
 )
 from methods.registry import get
+from methods.toolkit.asking import nearest_members
 from methods.toolkit.heads.table import HEADS
 
 _digits = load_digits()

@@ -14,15 +14,20 @@ from methods.method import (
     Method,
     StageRequest,
     check_choice,
+    check_images,
     check_like_fitted,
+    derive_seed,
     flatten,
 )
+from methods.toolkit.asking import check_budget, representatives
 from methods.toolkit.nets.resnet import SmallResNet, encode
 from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
+from methods.toolkit.stages.kmeans import kmeans
 from methods.toolkit.stages.simclr import simclr
 from methods.toolkit.training import image_tensor, in_batches, load_weights
 
 FEATURES = ("simclr", "autoencoder", "pixels")
+MOST_CLUSTERS = 2000  # for the labels that are asked for
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -73,6 +78,25 @@ class FeatureMethod(Method):
         request = self._feature_stage()
         return [] if request is None else [request]
 
+    def select(self, X: np.ndarray, budget: int, context: Context | None = None) -> np.ndarray:
+        """The sorted indices ``(budget,)`` of the instances whose labels the method asks for.
+
+        Those nearest the centres of k-means on the features, with as many clusters as the budget,
+        at most 2,000; what is left of the budget is drawn at random.
+
+        Raises
+        ------
+        ValueError : the budget is not between 1 and the number of images.
+        """
+        X, context = check_images(X), context or Context()
+        self._check_parameters(len(X))
+        check_budget(budget, len(X))
+        request = self._feature_stage()
+        found = flatten(X) if request is None else self._features_in(self._ask(request, X, context))
+        clusters = {"n_clusters": min(budget, MOST_CLUSTERS), "max_iter": 100}
+        grouped = self._ask(StageRequest(kmeans, clusters), self._scaled(found), context)
+        return representatives(grouped, budget, derive_seed(self.random_state, "select"))
+
     def _learn_features(self, X: np.ndarray, context: Context) -> np.ndarray:
         """The features ``(n, d)`` float32 of the fitted images; sets `encoder_`, their network."""
         return self._scaled(self._stage_features(X, context))
@@ -84,6 +108,10 @@ class FeatureMethod(Method):
             return flatten(X)
         arrays = self._ask(request, X, context)
         self.encoder_ = self._encoder(arrays).to(context.device)
+        return self._features_in(arrays)
+
+    def _features_in(self, arrays: Arrays) -> np.ndarray:
+        """The features of the fitted images among what the stage returned."""
         name = "embedding" if self.features == "autoencoder" else "features"
         return np.array(arrays[name])  # a copy: the stage's arrays are memory maps
 
