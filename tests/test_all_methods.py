@@ -11,7 +11,7 @@ import bench
 from bench.running.runner import Summary
 from methods import registry
 
-# The whole of ``--all`` three times: more processes than one test's usual limit allows for.
+# The whole of ``--all`` twice, and some of it: more processes than the usual limit allows for.
 pytestmark = pytest.mark.timeout(1200)
 LEVELS = ["0%", "10%"]
 TABLES = ["acc_all", "nmi_all", "acc_unlabelled", "accuracy_unlabelled", "accuracy_labelled"]
@@ -35,9 +35,10 @@ def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> tuple[Summary, pd.Dat
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """Seed 0 once more, with labels, in an empty cache, and in another order of methods."""
+    """One of each family once more, with labels, in an empty cache and in another order."""
     folder = tmp_path_factory.mktemp("again")
-    names = [name for name in registry.names() if registry.get(name).tags.in_all]
+    entries = [registry.get(name) for name in registry.names()]
+    names = list({one.tags.family: one.name for one in entries if one.tags.in_all}.values())
     wishes = {"dataset": "digits", "levels": LEVELS[1:], "schedule": "smoke"}
     return run(folder / "results", folder / "cache", methods=names[::-1], **wishes)[1]
 
@@ -64,7 +65,8 @@ def test_the_same_seed_gives_the_same_labels(
     two_seeds: tuple[Summary, pd.DataFrame, Path], again: pd.DataFrame
 ) -> None:
     first, second = (by_trial(table, 0).xs("10%", level="level") for table in (two_seeds[1], again))
-    pd.testing.assert_frame_equal(first, second)
+    assert len(second) >= 8
+    pd.testing.assert_frame_equal(first.loc[second.index], second)
 
 
 @pytest.mark.slow

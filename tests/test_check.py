@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typer.testing import CliRunner, Result
 from bench import checking
 from bench.cli import app
 from bench.core.errors import BenchError
-from bench.running import child
+from bench.running import child, execution
 from methods import testing as checks
 from methods.method import Method, flatten
 from methods.registry import Entry
@@ -193,6 +194,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Re
     path.write_text(PLUGIN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONOPTIMIZE", "1")
+        patch.setattr(execution, "subprocess", subprocess)  # a new process, which heeds that
         arguments = ["check", str(path), "--timeout", "8s", "-v"]
         yield path, CliRunner().invoke(app, arguments)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 from plugins_for_tests import PLUGINS
 from rich.console import Console
@@ -45,16 +46,17 @@ MakeRecord = Callable[..., dict[str, Any]]
 NODE = Node("0", cores=8, bf16=True, sees=False, slots=4)
 
 
-def become_node(folder: str) -> None:
-    """In a new process: have a home and a cache of one's own."""
-    os.environ.update(BENCH_CACHE=f"{folder}/cache", HOME=folder)
+def become_node(folder: str, address: str) -> None:
+    """In a new process: have a home and a cache of one's own; workers are forked at `address`."""
+    os.environ.update(BENCH_CACHE=f"{folder}/cache", HOME=folder, WARM_PYTHON=address)
+    warm.use_here()
 
 
 @contextmanager
 def node(folder: Path) -> Iterator[Callable[[Parcel], Future[Answer]]]:
     """What hands parcels over to a node, as bytes."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, become_node, (str(folder),)) as executor:
+    with ProcessPoolExecutor(1, context, become_node, (str(folder), warm.address())) as executor:
         yield lambda parcel: executor.submit(carry_out, parcel)
 
 

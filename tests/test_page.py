@@ -113,8 +113,7 @@ def rows(page: Any, board: int = 0) -> list[str]:
     return table.locator("tbody tr:visible th").all_inner_texts()
 
 
-@pytest.mark.parametrize("size", [WIDE, NARROW])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "size"), [("light", NARROW), ("dark", WIDE)])
 def test_axe_finds_no_violation(
     visit: Callable[..., Any], size: tuple[int, int], scheme: str
 ) -> None:

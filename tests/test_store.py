@@ -238,6 +238,9 @@ def test_a_row_says_what_share_was_labelled(make_record: MakeRecord) -> None:
     assert flatten_record(make_record(level="5"))["label_share"] == 0.5
     assert flatten_record(make_record(None, level="5%"))["label_share"] == 0.05
     assert flatten_record(make_record(None, level="5"))["label_share"] is None
+    nobody = make_record(level="5")
+    nobody["subsets"]["all"]["n"] = 0  # as a file from elsewhere may have it
+    assert flatten_record(nobody)["label_share"] is None
 
 
 def test_levels_sort_as_a_person_would(tmp_path: Path, make_record: MakeRecord) -> None:

@@ -342,8 +342,10 @@ def flatten_record(record: Record) -> dict[str, Any]:
 def _label_share(record: Record) -> float | None:
     """Which part of the fitted images was labelled, from 0 to 1; None where nothing says it."""
     level, n_labels = Level.parse(record["trial"]["level"]), record.get("n_labels")
-    if n_labels is not None and "all" in record.get("subsets", {}):
-        return n_labels / record["subsets"]["all"]["n"]
+    subsets: dict[str, Any] = dict(record.get("subsets", {}))
+    n = subsets.get("all", {}).get("n")
+    if n_labels is not None and n:  # a record from elsewhere may count no image at all
+        return n_labels / n
     return None if level.is_count else float(level.amount) / 100
 
 
