@@ -30,6 +30,7 @@ from methods.method import (
 )
 from methods.registry import register
 from methods.toolkit.assignments import compared, descend_until_settled
+from methods.toolkit.fast.cuda_graphs import MEASURED
 from methods.toolkit.features import AutoencoderMethod
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.rows import kmeans_of_rows
@@ -215,7 +216,7 @@ class DCEC(AutoencoderMethod):
         batches = Batches(len(images), self.batch_size, seed, context.device)
         optimiser = adam([*network.parameters(), mu], self.lr)
         state: Parts = {"network": network, "mu": mu, "p": p, "assigned": assigned}
-        loop = Loop("joint", losses, optimiser, batches, context, state, captured=True)
+        loop = Loop("joint", losses, optimiser, batches, context, state, captured=MEASURED)
 
         def refresh() -> torch.Tensor:
             q = student_t(in_batches(network.encoder, images, context), mu.detach())  # (1)

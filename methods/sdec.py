@@ -23,6 +23,7 @@ from methods.dcec import clustering_loss, student_t, target_distribution
 from methods.method import UNLABELLED, Context, Tags, derive_seed
 from methods.registry import register
 from methods.toolkit.assignments import compared, descend_until_settled
+from methods.toolkit.fast.cuda_graphs import MEASURED
 from methods.toolkit.features import AutoencoderMethod
 from methods.toolkit.naming import cluster_of_each_class
 from methods.toolkit.nets.cae import CAE
@@ -193,7 +194,7 @@ class SDEC(AutoencoderMethod):
         )
         optimiser = adam([*network.encoder.parameters(), mu], self.lr)
         state: Parts = {"network": network, "mu": mu, "p": p, "assigned": assigned}
-        loop = Loop("joint", losses, optimiser, batches, context, state, captured=True)
+        loop = Loop("joint", losses, optimiser, batches, context, state, captured=MEASURED)
 
         def refresh() -> torch.Tensor:
             q = student_t(in_batches(network.encoder, images, context), mu.detach())

@@ -38,6 +38,8 @@ from methods.registry import register
 from methods.scan.losses import scan_loss
 from methods.scan.network import ClusterHead
 from methods.scan.phases import Training, train_phase
+from methods.toolkit.draws import Draws
+from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.graph import SHARED_NEIGHBOURS
 from methods.toolkit.heads.outputs import NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
@@ -179,14 +181,14 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         unlabelled = np.full(len(z), UNLABELLED)
         lists = NeighbourLists.of(indices, unlabelled).to(context.device)
 
-        def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-            others = lists.draw(rows, generator(seed, "neighbours", step))
+        def loss(rows: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+            others = lists.draw(rows, draws)
             logits = head(z[rows])
             return scan_loss(logits, head(z[others]), self.entropy_weight), logits
 
         training = Training(self.head_epochs, self.head_batch_size, self.head_lr)
         name = f"head-{number}"
-        train_phase(name, head, loss, len(z), self.n_clusters, training, seed, context)
+        train_phase(name, head, loss, len(z), self.n_clusters, training, seed, context, UNTRIED)
         return head
 
     def _check_parameters(self, n: int) -> None:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fixed_fits import sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from methods import registry
 from methods.dcec import DCEC, SSDCEC
 from methods.method import Context
 from methods.toolkit import training
-from methods.toolkit.fast.cuda_graphs import WARM_UP, GraphedStep, graphed
+from methods.toolkit.draws import Draws
+from methods.toolkit.fast.cuda_graphs import MEASURED, UNTRIED, WARM_UP, GraphedStep, graphed
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.nets.layers import MirroredConv, StridedConv, SubpixelConv, glorot_
 from methods.toolkit.stages.autoencoder import autoencoder, reconstruction_loss
-from methods.toolkit.training import adam, generator, image_tensor, pixels
+from methods.toolkit.training import adam, generator, image_tensor, pixels, set_rate_
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -152,11 +155,31 @@ def test_every_size_of_batch_has_a_graph_of_its_own():
     assert calls.count("capture") == 2
 
 
-def test_on_the_processor_a_step_stays_what_it_is():
-    def step(rows):
-        raise AssertionError("never called")
+def no_step(rows):
+    raise AssertionError("never called")
 
-    assert graphed(step, Context()) is step
+
+def test_on_the_processor_a_step_stays_what_it_is():
+    assert graphed(no_step, Context()) is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kinds"),
+    [(None, {MEASURED}), ("measured", {MEASURED}), ("all", {MEASURED, UNTRIED}), ("off", set())],
+)
+def test_the_user_chooses_which_steps_are_graphs(monkeypatch, wanted, kinds):
+    if wanted is not None:
+        monkeypatch.setenv("BENCH_CUDA_GRAPHS", wanted)
+    context = Context("cuda")
+    assert {kind for kind in (MEASURED, UNTRIED) if graphed(no_step, context, kind)} == kinds
+
+
+def test_what_the_user_misspelt_is_said(monkeypatch):
+    monkeypatch.setenv("BENCH_CUDA_GRAPHS", "on")
+    with pytest.raises(
+        ValueError, match="BENCH_CUDA_GRAPHS is 'on'; expected measured, all or off"
+    ):
+        graphed(no_step, Context())
 
 
 def digits(n: int = 70) -> np.ndarray:
@@ -171,11 +194,87 @@ def test_training_through_replays_equals_plain_training(monkeypatch):
     method = SSDCEC(2, batch_size=16, random_state=0, **params)
     plain = method.fit(X, y).probabilities_
     calls: list[str] = []
-    monkeypatch.setattr(
-        training, "graphed", lambda step, context: GraphedStep(step, *recorded(calls))
-    )
+    monkeypatch.setattr(training, "graphed", lambda step, *_: GraphedStep(step, *recorded(calls)))
     assert np.array_equal(method.fit(X, y).probabilities_, plain)
     assert calls.count("capture") == 4  # two sizes of batches, in the autoencoder and jointly
+
+
+GRAPHS = {  # method: its parameters besides those of smoke, and how many graphs there are
+    "simclr-lr": ({}, 1),
+    "scan-finetune": ({"finetune_epochs": 4}, 3),  # SimCLR, head, fine-tuning
+    "supervised-cnn": ({"steps": 20}, 1),
+    "fixmatch": ({"steps": 20}, 1),
+    "spread-and-match": ({"steps": 20, "seed_time": 0.5}, 2),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_what_a_step_draws_is_drawn_anew_for_every_replay(monkeypatch, name):
+    """The tensors that a graph has captured stay where they are; all that is in them changes."""
+    assert registry.discover() == []
+    X, y, _ = sample()
+    changed, n_graphs = GRAPHS[name]
+    method = registry.get(name).build("smoke", n_clusters=10, random_state=0, **changed)
+    plain = method.fit(X, y).probabilities_
+    calls, kept = [], []
+
+    def stand_in(step, *_):
+        return GraphedStep(step, *recorded(calls))
+
+    original = Draws.__call__
+
+    def noted(draws, *given):
+        assert draws.keep or draws._filled is None
+        found = original(draws, *given)
+        if draws.keep:
+            kept.append(found.data_ptr())
+        return found
+
+    monkeypatch.setattr(training, "graphed", stand_in)
+    monkeypatch.setattr(Draws, "__call__", noted)
+    # Rates that a graph reads are in fp32.
+    np.testing.assert_allclose(method.fit(X, y).probabilities_, plain, atol=1e-3)
+    assert calls.count("capture") == n_graphs
+    assert calls.count("replay") > 5
+    assert len(set(kept)) < len(kept) / 4
+
+
+def test_draws_of_a_step_depend_on_nothing_but_seed_name_and_step():
+    def three(drawing, step):
+        return torch.rand(3, generator=drawing) + step
+
+    plain, kept = Draws(5, "cpu"), Draws(5, "cpu", keep=True)
+    places = set()
+    for step in (0, 1, 7, 3):
+        for draws in (plain, kept):
+            draws.begin(step, n_rows=4)
+        for name in ("views", "views", "order"):
+            expected, found = plain(name, three), kept(name, three)
+            assert torch.equal(expected, found)
+            places.add(found.data_ptr())
+    assert len(places) == 3
+    again = Draws(5, "cpu")
+    again.begin(7, n_rows=9)
+    drawing = generator(5, "views", 7)
+    for _ in range(2):  # one after the other from one generator
+        assert torch.equal(again("views", three), torch.rand(3, generator=drawing) + 7)
+
+
+def test_every_size_of_batch_has_draws_of_its_own():
+    draws = Draws(0, "cpu", keep=True)
+    for step, n in enumerate((4, 3, 4, 3)):
+        draws.begin(step, n)
+        assert len(draws("views", lambda drawing, _, n=n: torch.rand(n, generator=drawing))) == n
+
+
+def test_a_rate_that_a_graph_reads_stays_where_it_is():
+    group = {"lr": torch.tensor(0.5)}
+    place = group["lr"].data_ptr()
+    set_rate_(group, 0.25)
+    assert (group["lr"].item(), group["lr"].data_ptr()) == (0.25, place)
+    plain = {"lr": 0.5}
+    set_rate_(plain, 0.25)
+    assert plain == {"lr": 0.25}
 
 
 @needs_cuda
@@ -185,7 +284,7 @@ def test_cuda_graphs_equal_plain_steps(monkeypatch, precision):
     params = {"epochs": 4, "batch_size": 32, "random_state": 0}
     context = Context("cuda", precision)
     captured = autoencoder(X, context=context, **params)
-    monkeypatch.setattr(training, "graphed", lambda step, context: step)
+    monkeypatch.setenv("BENCH_CUDA_GRAPHS", "off")
     plain = autoencoder(X, context=context, **params)
     np.testing.assert_allclose(captured["loss"], plain["loss"], rtol=1e-3)
 
@@ -198,7 +297,7 @@ def test_the_captured_joint_phase_equals_the_plain_one(monkeypatch, precision):
     method = DCEC(3, pretrain_epochs=2, max_iterations=40, update_interval=10, delta=0.0, n_init=2)
     method.set_params(batch_size=32, random_state=0)
     captured = method.fit(X, context=Context("cuda", precision)).probabilities_
-    monkeypatch.setattr(training, "graphed", lambda step, context: step)
+    monkeypatch.setenv("BENCH_CUDA_GRAPHS", "off")
     plain = method.fit(X, context=Context("cuda", precision)).probabilities_
     assert method.n_iter_ == 40
     np.testing.assert_allclose(captured, plain, atol=1e-2)

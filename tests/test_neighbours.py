@@ -16,6 +16,7 @@ from methods.scan.phases import (
     most_confident,
     train_phase,
 )
+from methods.toolkit.draws import Draws
 from methods.toolkit.stages import neighbours as toolkit
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
 from methods.toolkit.training import generator, load_weights, weight_arrays
@@ -65,14 +66,14 @@ def test_neighbours_known_to_be_of_another_class_are_removed() -> None:
 
 def test_an_instance_without_a_neighbour_left_is_its_own() -> None:
     lists = NeighbourLists.of(np.array([[1, 2], [0, 2], [0, 1]]), np.array([0, 1, 2]))
-    assert lists.draw(torch.arange(3), torch.Generator().manual_seed(0)).tolist() == [0, 1, 2]
+    assert lists.draw(torch.arange(3), Draws(0, "cpu")).tolist() == [0, 1, 2]
 
 
 def test_neighbours_are_drawn_evenly_from_those_that_are_kept() -> None:
     indices = np.array([[1, 2, 3, 4], [0, 2, 3, 4]] + [[0, 1, 2, 3]] * 3)
     lists = NeighbourLists.of(indices, np.array([0, -1, 1, -1, -1]))
     rows = torch.zeros(6000, dtype=torch.int64)
-    drawn = lists.draw(rows, torch.Generator().manual_seed(0)).bincount(minlength=5)
+    drawn = lists.draw(rows, Draws(0, "cpu")).bincount(minlength=5)
     assert drawn[0] == 0
     assert drawn[2] == 0
     assert ((drawn[[1, 3, 4]] - 2000).abs() < 200).all()
@@ -103,8 +104,8 @@ def test_the_history_tells_how_clusters_are_used() -> None:
 def test_the_history_of_an_epoch_forgets_the_one_before() -> None:
     module = torch.nn.Linear(1, 3)
 
-    def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return module.weight.square().sum(), 50 * torch.eye(3)[[step, step]]
+    def loss(rows: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        return module.weight.square().sum(), 50 * torch.eye(3)[[draws.step, draws.step]]
 
     history = train_phase("test", module, loss, 2, 3, Training(3, 2, 0.1), 0, Context())
     assert [row["clusters_in_use"] for row in history] == [1, 1, 1]
@@ -120,9 +121,9 @@ def test_an_epoch_without_a_step_ends_the_training() -> None:
         torch.nn.init.zeros_(module.bias)
         x = torch.randn(20, 2, generator=generator(0, "x"))
 
-        def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+        def loss(rows: torch.Tensor, draws: Draws) -> tuple[torch.Tensor | None, torch.Tensor]:
             logits = module(x[rows])
-            return (logits.square().mean() if step < 4 else None), logits
+            return (logits.square().mean() if draws.step < 4 else None), logits
 
         return train_phase("test", module, loss, 20, 3, Training(9, 5, 0.1), 0, context)
 

@@ -23,6 +23,7 @@ from methods.method import UNLABELLED, Context
 from methods.scan import SCAN, SSSCAN, scan
 from methods.scan.losses import pseudo_labels, scan_loss
 from methods.scan.network import ClusterHead
+from methods.toolkit.draws import Draws
 from methods.toolkit.training import generator
 
 NAMES = ["scan", "scan-finetune", "scan-selflabel", "ss-scan"]
@@ -251,8 +252,8 @@ def test_images_are_paired_with_all_neighbours_but_those_of_another_class() -> N
     labelled = F.cross_entropy(logits[:5], torch.from_numpy(y[:5]))
     asked = []
 
-    def inputs(rows: torch.Tensor, step: int) -> torch.Tensor:
-        asked.append((rows.tolist(), step))
+    def inputs(rows: torch.Tensor, draws: Draws) -> torch.Tensor:
+        asked.append((rows.tolist(), draws.step))
         return logits[rows]
 
     params = {"n_clusters": 3, "entropy_weight": 2.0}
@@ -262,15 +263,18 @@ def test_images_are_paired_with_all_neighbours_but_those_of_another_class() -> N
         (SSSCAN(**params, label_weight=0.5), y, 0.5),
     ):
         asked.clear()
-        loss = method._pair_loss(nn.Identity(), inputs, indices, given, 7, Context())
+        loss = method._pair_loss(nn.Identity(), inputs, indices, given, Context())
+        draws = Draws(7, "cpu")
         for step in range(100):
-            value, watched = loss(torch.arange(8), step)
+            draws.begin(step, 8)
+            value, watched = loss(torch.arange(8), draws)
             rows, of_step = asked[-1]
             assert (rows[:8], of_step) == (list(range(8)), step)
             assert torch.equal(watched, logits)
             expected = scan_loss(logits, logits[rows[8:]], 2.0) + weight * labelled
             assert value.item() == pytest.approx(expected.item(), abs=1e-6)
-        loss(torch.arange(8), 3)
+        draws.begin(3, 8)
+        loss(torch.arange(8), draws)
         assert asked[-1] == asked[3]  # a function of the step: a resumed phase draws the same
         pairs = {(i, j) for rows, _ in asked for i, j in enumerate(rows[8:])}
         assert pairs == {

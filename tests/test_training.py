@@ -17,7 +17,7 @@ from torch import nn
 from methods.method import Context
 from methods.toolkit import training
 from methods.toolkit.assignments import compared
-from methods.toolkit.fast.cuda_graphs import GraphedStep
+from methods.toolkit.fast.cuda_graphs import MEASURED, GraphedStep
 from methods.toolkit.training import Batches, Loop, adam, check_finite, check_training
 
 N, SIZE = 10, 4  # images and images per step: batches of 4, 4 and 2, three in an epoch
@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_loop(value: float)
 # Going on after a kill
 
 
-def trained(context: Context, captured: bool = False) -> dict[str, Any]:
+def trained(context: Context, captured: str = "") -> dict[str, Any]:
     """A training with all that there is to keep: everything that it leaves.
 
     Shuffled epochs, Adam's moments, batch norm's buffers, a tensor that the losses change, one that
@@ -180,7 +180,7 @@ def trained(context: Context, captured: bool = False) -> dict[str, Any]:
         Batches(N, SIZE, 3, "cpu"),
         context,
         {"network": network, "seen": seen, "target": target},
-        schedule=lambda step: 0.1 / (step + 1),
+        schedule=lambda step: 2.0 ** -(3 + step),  # the same in the fp32 of a captured one
         captured=captured,
     )
     for steps in loop.epochs(4):
@@ -233,20 +233,22 @@ def test_killed_again_it_still_goes_on() -> None:
     assert last.steps[0] == ("step", 9, 12)
 
 
-def replaying(step: Callable[[torch.Tensor], None], context: Context) -> GraphedStep:
+def replaying(step: Callable[[torch.Tensor], None], *_: object) -> GraphedStep:
     """Calls in the place of a graph: what is replayed is the call that was captured."""
     return GraphedStep(step, warm_up=lambda call: call(), capture=lambda call: call)
 
 
 def test_a_captured_training_is_the_plain_one_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code path of an accelerator, with calls in the place of graphs."""
-    expected = trained(Recording(), captured=True)
+    expected = trained(Recording(), captured=MEASURED)
     plain = Recording()
-    assert equal(trained(plain, captured=True), expected)  # on the processor nothing is captured
+    assert equal(
+        trained(plain, captured=MEASURED), expected
+    )  # on the processor nothing is captured
     monkeypatch.setattr(training, "graphed", replaying)
-    assert equal(trained(Recording(), captured=True), expected)
+    assert equal(trained(Recording(), captured=MEASURED), expected)
     for lives in range(1, plain.events + 1, 5):
-        resumed, context = killed_and_resumed(lambda c: trained(c, captured=True), lives)
+        resumed, context = killed_and_resumed(lambda c: trained(c, captured=MEASURED), lives)
         assert equal(resumed, expected), lives
         assert context.history == plain.history, lives
 

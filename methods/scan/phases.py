@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context
+from methods.toolkit.draws import Draws
 from methods.toolkit.training import Batches, Loop, Parts, check_finite
 from methods.toolkit.votes import count_votes
 
@@ -28,9 +29,9 @@ WEIGHT_DECAY = 1e-4
 AT_LEAST = dict(epochs=0, size=2, weight=0, dim=1, width=1, clusters=1, neighbors=1)
 POSITIVE = ("lr", "temperature")
 
-# From the rows (b,) of a batch and the number of the step: the loss, or None to skip the step, and
+# From the rows (b,) of a batch and what draws in this step: the loss, or None to skip the step, and
 # the logits (b, K) of the instances that are watched.
-BatchLoss = Callable[[torch.Tensor, int], tuple[torch.Tensor | None, torch.Tensor]]
+BatchLoss = Callable[[torch.Tensor, Draws], tuple[torch.Tensor | None, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def train_phase(
     training: Training,
     seed: int,
     context: Context,
+    captured: str = "",
 ) -> list[dict[str, Any]]:
     """Train `module` with Adam on batches of n instances in shuffled order; watch the assignments.
 
@@ -58,8 +60,9 @@ def train_phase(
     ----------
     phase : its name in the history; also that of the checkpoint.
     module : left in evaluation mode.
-    batch_loss : see `BatchLoss`. It has to draw from nothing but seeds, rows and step.
-    seed : of the order of the instances.
+    batch_loss : see `BatchLoss`.
+    seed : of the order of the instances, and of what is drawn.
+    captured : see `Loop`; not for a loss that is None at times.
 
     Returns
     -------
@@ -70,10 +73,11 @@ def train_phase(
     ------
     FloatingPointError : a loss or an assignment is not finite.
     """
+    draws = Draws(seed, context.device)
     watched = torch.zeros(3, n_clusters, dtype=torch.float64, device=context.device)
 
     def losses(rows: torch.Tensor, step: int) -> torch.Tensor | None:
-        loss, logits = batch_loss(rows, step)
+        loss, logits = batch_loss(rows, draws)
         p = logits.detach().float().softmax(1)
         top = F.one_hot(p.argmax(1), p.shape[1])
         watched.add_(torch.stack((p.sum(0), top.sum(0).float(), (p * top).sum(0))))
@@ -84,7 +88,7 @@ def train_phase(
     )
     batches = Batches(n, training.batch_size, seed, context.device, whole=True)
     parts: Parts = {"module": module, "watched": watched}
-    loop = Loop(phase, losses, optimiser, batches, context, parts)
+    loop = Loop(phase, losses, optimiser, batches, context, parts, draws=draws, captured=captured)
     for steps in loop.epochs(training.epochs):
         module.train()
         for rows in steps:

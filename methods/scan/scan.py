@@ -47,7 +47,9 @@ from methods.scan.phases import (
     most_confident,
     train_phase,
 )
-from methods.toolkit.augment import STRONG, WEAK, views
+from methods.toolkit.augment import STRONG, WEAK, Strength, view_draws, viewed
+from methods.toolkit.draws import Draws
+from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
 from methods.toolkit.stages.simclr import simclr
 from methods.toolkit.training import autocast, generator, image_tensor, load_weights
@@ -58,7 +60,7 @@ SEEDS = {
     "finetune": "finetuned_scan",
     "selflabel": "self_labelled_scan",
 }
-Inputs = Callable[[torch.Tensor, int], torch.Tensor]
+Inputs = Callable[[torch.Tensor, Draws], torch.Tensor]
 
 
 @register("scan")
@@ -188,9 +190,9 @@ class SCAN(Method):
         seed = self._seed("head", y)
         network.head.start_(z, generator(seed, "head"))
         z = z.to(context.device)
-        loss = self._pair_loss(network.head, lambda rows, step: z[rows], indices, y, seed, context)
+        loss = self._pair_loss(network.head, lambda rows, _: z[rows], indices, y, context)
         training = Training(self.epochs, self.batch_size, self.lr)
-        self._train("head", network.head, loss, len(z), training, seed, context)
+        self._train("head", network.head, loss, len(z), training, seed, context, UNTRIED)
 
     def _finetune(
         self,
@@ -203,12 +205,12 @@ class SCAN(Method):
         """The whole network on the same loss, on strong views."""
         seed = self._seed("finetune", y)
 
-        def inputs(rows: torch.Tensor, step: int) -> torch.Tensor:
-            return views(images[rows], STRONG, generator(seed, "views", step))
+        def inputs(rows: torch.Tensor, draws: Draws) -> torch.Tensor:
+            return _views(images[rows], STRONG, "views", draws)
 
-        loss = self._pair_loss(network, inputs, indices, y, seed, context)
+        loss = self._pair_loss(network, inputs, indices, y, context)
         training = Training(self.finetune_epochs, self.finetune_batch_size, self.finetune_lr)
-        self._train("finetune", network, loss, len(images), training, seed, context)
+        self._train("finetune", network, loss, len(images), training, seed, context, UNTRIED)
 
     def _label_itself(
         self, network: ClusterNetwork, images: torch.Tensor, y: np.ndarray, context: Context
@@ -216,14 +218,14 @@ class SCAN(Method):
         """The whole network on its own confident predictions (section 2.3)."""
         seed = self._seed("selflabel", y)
 
-        def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor | None, torch.Tensor]:
-            weak = views(images[rows], WEAK, generator(seed, "weak", step))
+        def loss(rows: torch.Tensor, draws: Draws) -> tuple[torch.Tensor | None, torch.Tensor]:
+            weak = _views(images[rows], WEAK, "weak", draws)
             with torch.no_grad(), autocast(context):
                 weak_logits = network.eval()(weak).float()  # (b, K)
             targets = pseudo_labels(weak_logits, self.selflabel_threshold)  # (b,)
             if (targets == UNLABELLED).all():
                 return None, weak_logits  # batch norm sees no strong view either
-            strong = views(images[rows], STRONG, generator(seed, "strong", step))
+            strong = _views(images[rows], STRONG, "strong", draws)
             with autocast(context):
                 logits = network.train()(strong).float()
             return self_labelling_loss(logits, targets), weak_logits
@@ -237,20 +239,19 @@ class SCAN(Method):
         inputs: Inputs,
         indices: np.ndarray,
         y: np.ndarray,
-        seed: int,
         context: Context,
     ) -> BatchLoss:
         """The loss of a batch of instances, each paired with one of its neighbours.
 
-        `module` gives logits for the `inputs` of rows ``(m,)`` in a step; `seed` draws neighbours.
+        `module` gives logits for the `inputs` of rows ``(m,)`` in a step.
         """
         lists = NeighbourLists.of(indices, y).to(context.device)
         labels, n_classes = torch.from_numpy(y).to(context.device), int(y.max()) + 1
 
-        def loss(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-            partners = lists.draw(rows, generator(seed, "neighbours", step))  # (b,)
+        def loss(rows: torch.Tensor, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+            partners = lists.draw(rows, draws)  # (b,)
             with autocast(context):
-                logits = module(inputs(torch.cat([rows, partners]), step))
+                logits = module(inputs(torch.cat([rows, partners]), draws))
             anchors, others = logits.float().chunk(2)  # (b, K) each
             return self.objective(anchors, others, labels[rows], n_classes), anchors
 
@@ -327,6 +328,12 @@ class SCAN(Method):
             )
             context.log(phase="selflabel", note=message)
             warnings.warn(message, stacklevel=3)
+
+
+def _views(images: torch.Tensor, strength: Strength, name: str, draws: Draws) -> torch.Tensor:
+    """A view of each image, drawn under this name."""
+    n = len(images)
+    return viewed(images, strength, draws(name, lambda drawing, _: view_draws(n, drawing)))
 
 
 @register("ss-scan")

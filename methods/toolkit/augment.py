@@ -9,6 +9,7 @@ step and the image's place in the batch: the same on every device, and after a k
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,17 +88,31 @@ def shift_and_flip(images: torch.Tensor, drawing: torch.Generator) -> torch.Tens
     Shifts are whole pixels, up to 1/14 of the shorter side and at least 1, along both axes; what
     comes in from outside is 0. `drawing` is a CPU generator: all devices draw the same.
     """
-    n, _, height, width = images.shape
-    reach = max(1, round(min(height, width) / 14))
+    return shifted(images, shifts(len(images), images.shape[2:], drawing).to(images.device))
+
+
+def shifts(n: int, size: Sequence[int], drawing: torch.Generator) -> torch.Tensor:
+    """Draws of `shift_and_flip`: ``(n, h + w)`` int64, which row and column every pixel is from."""
+    height, width = size
     flipped = torch.rand(n, 1, generator=drawing) < 0.5
-    down, right = torch.randint(2 * reach + 1, (2, n, 1), generator=drawing)
+    down, right = torch.randint(2 * _reach(size) + 1, (2, n, 1), generator=drawing)
     columns = torch.arange(width).expand(n, width)
     columns = torch.where(flipped, columns.flip(1), columns) + right  # (n, w)
-    rows = torch.arange(height) + down  # (n, h)
+    return torch.cat([torch.arange(height) + down, columns], 1)
+
+
+def shifted(images: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    """`shift_and_flip` of images ``(n, c, h, w)`` by the `shifts` drawn, on the same device."""
+    n, _, height, _ = images.shape
+    reach = _reach(images.shape[2:])
     padded = F.pad(images, (reach, reach, reach, reach))
-    each = torch.arange(n)[:, None, None].to(images.device)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    return padded[each, :, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
+    each = torch.arange(n, device=images.device)[:, None, None]
+    rows, columns = drawn[:, :height, None], drawn[:, None, height:]
+    return padded[each, :, rows, columns].movedim(3, 1)
+
+
+def _reach(size: Sequence[int]) -> int:
+    return max(1, round(min(size) / 14))
 
 
 def views(images: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
@@ -114,7 +129,16 @@ def views(images: torch.Tensor, strength: Strength, generator: torch.Generator) 
     float32 in [0, 1] of the same shape and on the same device, in the memory order that
     convolutions are fastest in (channels last).
     """
-    draws = torch.rand(13, len(images), generator=generator).to(images.device)
+    return viewed(images, strength, view_draws(len(images), generator).to(images.device))
+
+
+def view_draws(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Draws of `views` of n images: ``(13, n)`` in [0, 1)."""
+    return torch.rand(13, n, generator=generator)
+
+
+def viewed(images: torch.Tensor, strength: Strength, draws: torch.Tensor) -> torch.Tensor:
+    """`views` by what `view_draws` drew, on the device of the images."""
     geometry, colour, box = draws[:6], draws[6:10], draws[10:13]
     with torch.no_grad():
         matrices = _crop_matrices(geometry, strength, images.shape[2:])

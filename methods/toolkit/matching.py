@@ -23,14 +23,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context, Method
-from methods.toolkit.augment import Strength, shift_and_flip, views
+from methods.toolkit.augment import Strength, shifted, shifts, view_draws, viewed
+from methods.toolkit.draws import Draws
+from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.nets.resnet import SmallResNet
 from methods.toolkit.training import (
     Batches,
     Loop,
     Losses,
+    Parts,
     autocast,
-    generator,
     one_cycle,
     pixels,
 )
@@ -205,15 +207,26 @@ def match(
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=matching.lr, weight_decay=matching.weight_decay, fused=True
     )
-    loss = _match_losses(network, images, lessons, matching, seed, context)
+    draws = Draws(seed, context.device)
+    loss = _match_losses(network, images, lessons, matching, draws, context)
     size = matching.mu * matching.batch_size
     batches = Batches(len(images), size, seed, context.device, whole=True)
 
     def rate(step: int) -> float:
         return one_cycle(step, matching.steps, matching.lr)
 
-    parts = {"network": network, "mean": mean}
-    loop = Loop("matching", loss, optimiser, batches, context, parts, schedule=rate)
+    parts: Parts = {"network": network, "mean": mean}
+    loop = Loop(
+        "matching",
+        loss,
+        optimiser,
+        batches,
+        context,
+        parts,
+        schedule=rate,
+        draws=draws,
+        captured=UNTRIED,
+    )
     log_every = max(1, matching.steps // LOGGED_LOSSES)
     network.train()
     for rows in loop.steps(matching.steps):
@@ -235,23 +248,26 @@ def _match_losses(
     images: torch.Tensor,
     lessons: Sequence[Lesson],
     matching: Matching,
-    seed: int,
+    draws: Draws,
     context: Context,
 ) -> Losses:
     """The loss of a step, ℓ_s + λ_u ℓ_u, and what is watched: both parts, and the confident."""
-    taught = [_Taught(lesson, matching.batch_size, seed, context.device) for lesson in lessons]
+    taught = [_Taught(lesson, matching.batch_size, draws.seed) for lesson in lessons]
+    size, n_known = images.shape[2:], matching.batch_size
+
+    def known_in(step: int) -> torch.Tensor:
+        return next((one for one in taught if step < one.until), taught[-1])[step]
 
     def losses(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, ...]:
-        drawing = generator(seed, "views", step)
-        known, y = next((one for one in taught if step < one.until), taught[-1])[step]
-        weak = pixels(shift_and_flip(images[rows], drawing))
+        known, y = draws("known", lambda _, step: known_in(step))
+        n = len(rows)
+        moved = draws("views", lambda drawing, _: shifts(n, size, drawing))
         with torch.no_grad(), autocast(context):
-            weak_logits = network(weak).float()  # (μB, K)
+            weak_logits = network(pixels(shifted(images[rows], moved))).float()  # (μB, K)
+        moved = draws("views", lambda drawing, _: shifts(n_known, size, drawing))
+        drawn = draws("views", lambda drawing, _: view_draws(n, drawing))
         both = torch.cat(
-            [
-                pixels(shift_and_flip(images[known], drawing)),
-                views(images[rows], STRONG, drawing),
-            ]
+            [pixels(shifted(images[known], moved)), viewed(images[rows], STRONG, drawn)]
         )
         with autocast(context):
             logits = network(both).float()
@@ -271,16 +287,16 @@ class _Taught:
     As in the authors' code: otherwise ten labels would make a step of ten images.
     """
 
-    def __init__(self, lesson: Lesson, batch_size: int, seed: int, device: str) -> None:
+    def __init__(self, lesson: Lesson, batch_size: int, seed: int) -> None:
         times = math.ceil(batch_size / len(lesson.images))
         self.until = lesson.until
-        self._images = torch.from_numpy(np.tile(lesson.images, times)).to(device)
-        self._classes = torch.from_numpy(np.tile(lesson.classes, times)).to(device)
-        self._batches = Batches(len(self._images), batch_size, seed, device, whole=True)
+        taught = np.stack([np.tile(lesson.images, times), np.tile(lesson.classes, times)])
+        self._taught = torch.from_numpy(taught)
+        self._batches = Batches(taught.shape[1], batch_size, seed, "cpu", whole=True)
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = self._batches[step]
-        return self._images[rows], self._classes[rows]
+    def __getitem__(self, step: int) -> torch.Tensor:
+        """The images and their classes, ``(2, batch_size)`` int64, on the processor."""
+        return self._taught[:, self._batches[step]]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import nn
 
 from methods.method import Arrays, Context, derive_seed
 from methods.toolkit.fast.cuda_graphs import Step, graphed
+
+if TYPE_CHECKING:
+    from methods.toolkit.draws import Draws
 
 KERAS_EPSILON = 1e-7  # of Adam; torch's own default is 1e-8
 WEIGHTS = "weights."
@@ -125,6 +128,14 @@ def adam(parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=lr, eps=KERAS_EPSILON, fused=True, capturable=on_cuda)
 
 
+def set_rate_(group: dict[str, Any], rate: float) -> None:
+    """Set the learning rate of a group of an optimiser; a tensor, which graphs read, in place."""
+    if isinstance(group["lr"], torch.Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
 def one_cycle(step: int, steps: int, peak: float) -> float:
     """The learning rate of a step: up to `peak` in the first 30 % of all steps, then down.
 
@@ -184,8 +195,10 @@ class Loop:
     parts : by name, what is saved besides the optimiser: modules, and tensors that `losses` or the
         method changes in place.
     schedule : the learning rate of each step, instead of the optimiser's own.
-    captured : on a CUDA device the steps are replayed as CUDA graphs: then `losses` may read and
-        change nothing but tensors that stay where they are, and ignores the number of the step.
+    draws : what `losses` draws from; it has to be the loop's own.
+    captured : `MEASURED` or `UNTRIED`: on a CUDA device the steps are replayed as CUDA graphs, see
+        `graphed`. Then `losses` may read and change nothing but tensors that stay where they are,
+        draws from `draws` alone, and ignores the number of the step.
 
     Attributes
     ----------
@@ -203,7 +216,8 @@ class Loop:
         parts: Parts,
         *,
         schedule: Callable[[int], float] | None = None,
-        captured: bool = False,
+        draws: Draws | None = None,
+        captured: str = "",
     ) -> None:
         self.done = 0
         self._last = 0
@@ -214,12 +228,15 @@ class Loop:
         self._batches = batches
         self._context = context
         self._schedule = schedule
+        self._draws = draws
         self._parts = parts
         self._sums = torch.zeros(8, dtype=torch.float64, device=context.device)  # rows, then losses
         self._n_watched = 1
-        self._step: Step = graphed(self._plain_step, context) if captured else self._plain_step
+        self._step: Step = self._plain_step
         self._checkpoint = context.checkpoint(name)
         self._restore()
+        if captured:
+            self._capture(graphed(self._plain_step, context, captured))
 
     def steps(self, last: int) -> Iterator[torch.Tensor]:
         """The rows ``(b,)`` of each step that is left until `last` are done."""
@@ -255,10 +272,25 @@ class Loop:
         """One step down the gradient of the loss of a batch."""
         if self._schedule is not None:
             for group in self._optimiser.param_groups:
-                group["lr"] = self._schedule(self.done)
+                set_rate_(group, self._schedule(self.done))
+        if self._draws is not None:
+            self._draws.begin(self.done, len(rows))
         self._step(rows)
         self.done += 1
         self._context.progress("step", self.done, self._last)
+
+    def _capture(self, step: Step | None) -> None:
+        """Take a graphed step: what changes from step to step has to lie in tensors that stay."""
+        if step is None:
+            return
+        self._step = step
+        if self._draws is not None:
+            self._draws.keep = True
+        for group in self._optimiser.param_groups:
+            if "capturable" in group:
+                group["capturable"] = True
+            if self._schedule is not None:
+                group["lr"] = torch.tensor(float(group["lr"]), device=self._context.device)
 
     def means(self) -> list[float]:
         """The mean over images of what is watched, since the last call; empty without a step.

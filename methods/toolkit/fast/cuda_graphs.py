@@ -11,6 +11,7 @@ PyTorch, CUDA semantics, section "CUDA Graphs".
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 
@@ -18,15 +19,30 @@ import torch
 
 from methods.method import Context
 
+VARIABLE = "BENCH_CUDA_GRAPHS"
+MEASURED, UNTRIED = "measured", "untried"
 WARM_UP = 3  # plain calls before the capture: libraries choose their kernels in them
 Step = Callable[[torch.Tensor], None]
 Call = Callable[[], None]
 
 
-def graphed(step: Step, context: Context) -> Step:
-    """`step` as it is on the processor, its `GraphedStep` on a CUDA device."""
-    if torch.device(context.device).type != "cuda":
-        return step
+def graphed(step: Step, context: Context, kind: str = MEASURED) -> Step | None:
+    """The `GraphedStep` of a step on a CUDA device; None on the processor.
+
+    Which ones, the environment variable ``BENCH_CUDA_GRAPHS`` says: ``measured``, which is what
+    holds where it is not set, those of a `kind` that was measured on a GPU; ``all``, those that
+    were tried with stand-ins alone, too; ``off``, none.
+
+    Raises
+    ------
+    ValueError : the variable has another value.
+    """
+    wanted = os.environ.get(VARIABLE, MEASURED)
+    if wanted not in (MEASURED, "all", "off"):
+        raise ValueError(f"{VARIABLE} is {wanted!r}; expected measured, all or off")
+    on_cuda = torch.device(context.device).type == "cuda"
+    if not on_cuda or wanted not in (kind, "all"):
+        return None
     return GraphedStep(step, warm_up=on_side_stream, capture=cuda_graph)
 
 

@@ -8,12 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context
-from methods.toolkit.augment import shift_and_flip
+from methods.toolkit.augment import shifted, shifts
+from methods.toolkit.draws import Draws
+from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.heads.outputs import network_probabilities
 from methods.toolkit.nets.layers import glorot_, image_size
 from methods.toolkit.training import (
     Batches,
     Loop,
+    Parts,
     autocast,
     generator,
     image_tensor,
@@ -55,12 +58,11 @@ class SmallCNN(nn.Module):
         # Measured on two cores: 70,000 images are predicted in a fifth of the time.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
 
-    def forward(self, images: torch.Tensor, drawing: torch.Generator | None = None) -> torch.Tensor:
-        """Logits of `images` ``(n, c, h, w)``; `drawing` (while training) draws the dropout."""
+    def forward(self, images: torch.Tensor, u: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits of `images` ``(n, c, h, w)``; u ``(n, features)``, while training, drops some."""
         features = self.features(images.contiguous(memory_format=torch.channels_last))
-        if drawing is not None:
-            kept = torch.rand(features.shape, generator=drawing) >= self.dropout
-            features = features * kept.to(features.device) / (1 - self.dropout)
+        if u is not None:
+            features = features * (u >= self.dropout) / (1 - self.dropout)
         return self.output(features)
 
 
@@ -127,17 +129,31 @@ class CNN:
         )
         batches = Batches(len(images), self.batch_size, self.seed, context.device, whole=True)
 
+        draws = Draws(self.seed, context.device)
+
         def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
-            drawing = generator(self.seed, "step", step)
-            batch = pixels(shift_and_flip(images[rows], drawing))
+            n, size, n_features = len(rows), images.shape[2:], network.output.in_features
+            moved = draws("step", lambda drawing, _: shifts(n, size, drawing))
+            u = draws("step", lambda drawing, _: torch.rand(n, n_features, generator=drawing))
             with autocast(context):
-                logits = network(batch, drawing)
+                logits = network(pixels(shifted(images[rows], moved)), u)
             return F.cross_entropy(logits.float(), classes[rows])
 
         def rate(step: int) -> float:
             return one_cycle(step, self.steps, self.lr)
 
-        loop = Loop("cnn", loss, optimiser, batches, context, {"network": network}, schedule=rate)
+        parts: Parts = {"network": network}
+        loop = Loop(
+            "cnn",
+            loss,
+            optimiser,
+            batches,
+            context,
+            parts,
+            schedule=rate,
+            draws=draws,
+            captured=UNTRIED,
+        )
         log_every = max(1, self.steps // LOGGED_LOSSES)
         for rows in loop.steps(self.steps):
             loop.descend(rows)

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from methods.method import Arrays, Context, check_images, stage
+from methods.toolkit.fast.cuda_graphs import MEASURED
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.nets.layers import glorot_
 from methods.toolkit.training import (
@@ -74,7 +75,7 @@ def autoencoder(
 
     batches = Batches(len(images), batch_size, random_state, context.device)
     loop = Loop(
-        "autoencoder", loss, optimiser, batches, context, {"network": network}, captured=True
+        "autoencoder", loss, optimiser, batches, context, {"network": network}, captured=MEASURED
     )
     losses = loop.train(epochs)
     embedding = in_batches(network.encoder, images, context).cpu().numpy()

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from methods.method import UNLABELLED, Arrays, Context, stage
+from methods.toolkit.draws import Draws
 
 BLOCK = 512  # similarities of 512 instances to 70,000 others are 143 MB in float32
 
@@ -105,7 +106,12 @@ class NeighbourLists:
         """The same on a device."""
         return NeighbourLists(self.indices.to(device), self.counts.to(device))
 
-    def draw(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def draw(self, rows: torch.Tensor, draws: Draws) -> torch.Tensor:
         """One neighbour of each of `rows` ``(m,)``, drawn uniformly from its list: ``(m,)``."""
-        place = torch.rand(len(rows), generator=generator, dtype=torch.float64).to(rows.device)
+        m = len(rows)
+
+        def places(drawing: torch.Generator, step: int) -> torch.Tensor:
+            return torch.rand(m, generator=drawing, dtype=torch.float64)
+
+        place = draws("neighbours", places)
         return self.indices[rows, (place * self.counts[rows]).long()]

@@ -16,12 +16,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Arrays, Context, check_images, stage
-from methods.toolkit.augment import STRONG, views
+from methods.toolkit.augment import STRONG, view_draws, viewed
+from methods.toolkit.draws import Draws
+from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.nets.resnet import SmallResNet, encode, he_
 from methods.toolkit.training import (
     Batches,
     Loop,
     Losses,
+    Parts,
     autocast,
     check_training,
     generator,
@@ -161,12 +164,24 @@ def simclr(
     optimiser = _sgd(network, lr)
     batches = Batches(len(images), batch_size, random_state, context.device, whole=True)
     n_steps = epochs * len(batches)
-    loss = _two_view_loss(network, images, temperature, random_state, context)
+    draws = Draws(random_state, context.device)
+    loss = _two_view_loss(network, images, temperature, draws, context)
 
     def rate(step: int) -> float:
         return lr * cosine_schedule(step, n_steps)
 
-    loop = Loop("simclr", loss, optimiser, batches, context, {"network": network}, schedule=rate)
+    parts: Parts = {"network": network}
+    loop = Loop(
+        "simclr",
+        loss,
+        optimiser,
+        batches,
+        context,
+        parts,
+        schedule=rate,
+        draws=draws,
+        captured=UNTRIED,
+    )
     network.train()
     losses = loop.train(epochs)
     features = encode(network.encoder, images, context).numpy()
@@ -185,13 +200,14 @@ def _sgd(network: SimCLR, lr: float) -> torch.optim.SGD:
 
 
 def _two_view_loss(
-    network: SimCLR, images: torch.Tensor, temperature: float, seed: int, context: Context
+    network: SimCLR, images: torch.Tensor, temperature: float, draws: Draws, context: Context
 ) -> Losses:
     """`nt_xent` of two strong views of each image of a batch."""
 
     def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
         both = images[rows].repeat(2, 1, 1, 1)
-        x = views(both, STRONG, generator(seed, "views", step))
+        n = len(both)
+        x = viewed(both, STRONG, draws("views", lambda drawing, _: view_draws(n, drawing)))
         with autocast(context):
             z1, z2 = network(x).chunk(2)
         return nt_xent(z1, z2, temperature)
