@@ -54,7 +54,9 @@ def leaderboard(
     selection: Annotated[str | None, choice("selection", "Only this selection.")] = None,
     schedule: Annotated[str | None, choice("schedule", "Only this schedule.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown; first what to use.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """The table in the terminal, and leaderboard.csv, which always holds all of it."""
@@ -79,7 +81,11 @@ def leaderboard(
     if as_json:
         print_json(rows_of(few[board.COLUMNS]))
     elif as_markdown:
-        typer.echo("\n\n".join(board.markdown(one) for one in board.boards(few)))
+        from bench.records.advice import sentences
+        from bench.records.store import load_results
+
+        answers = [f"- {one}" for one in sentences(few, load_results(results))]
+        typer.echo("\n\n".join(["\n".join(answers), *map(board.markdown, board.boards(few))]))
     else:
         console = wide_console()
         print_boards(few, console)

@@ -39,7 +39,7 @@ from bench.records.entries import (
 )
 from bench.records.standings import BOARD_KEYS
 
-BUDGETS = (0, 100, 700, 3_500, 35_000)
+BUDGETS = (0, 10, 100, 700, 3_500, 35_000)
 NOT_REACHED = "not reached"
 MOST_NAMED = 3  # of a top group, in a sentence
 DEVICES = {"cpu": "a processor", "cuda": "a GPU"}
@@ -182,6 +182,12 @@ def _choices(device: str, priced: Sequence[Choice], seconds: float | None) -> Ch
         next((one for one in left if one.entry.uses_unlabelled), None),
         min(near, key=lambda one: one.cost.seconds, default=None),
     )
+
+
+def sentences(table: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
+    """What to use with each of `BUDGETS`, on the main board; empty without any headline."""
+    board = main_board(table)
+    return [] if board is None else [sentence(one) for one in answers(table, trials, board)]
 
 
 def sentence(answer: Answer) -> str:
