@@ -15,11 +15,12 @@ import numpy as np
 
 from methods.method import UNLABELLED, Context, Tags, derive_seed
 from methods.registry import register
+from methods.toolkit.draws import generator
 from methods.toolkit.heads.outputs import NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
 from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, match
 from methods.toolkit.nets.resnet import he_
-from methods.toolkit.training import generator, image_tensor
+from methods.toolkit.training import image_tensor
 
 
 @register("fixmatch")

@@ -23,6 +23,7 @@ from methods.dcec import clustering_loss, student_t, target_distribution
 from methods.method import UNLABELLED, Context, Tags, derive_seed
 from methods.registry import register
 from methods.toolkit.assignments import compared, descend_until_settled
+from methods.toolkit.draws import generator
 from methods.toolkit.fast.cuda_graphs import MEASURED
 from methods.toolkit.features import AutoencoderMethod
 from methods.toolkit.naming import cluster_of_each_class
@@ -36,7 +37,6 @@ from methods.toolkit.training import (
     autocast,
     check_finite,
     check_training,
-    generator,
     image_tensor,
     in_batches,
     pixels,

@@ -8,8 +8,8 @@ Our own method, of known parts, one configuration for every number of labels:
    Without: several clustering heads learn the SCAN loss, and the one with the lowest loss counts.
 3. SimCLR's network goes on to learn from the labelled images, and by consistency between views of
    all images (FixMatch). The images that are surest of their class are taught beside the labelled
-   ones: half and half while labels are few, then ever less, as a twentieth of them has the wrong
-   class. Without labels they are all that is taught. The running mean of its weights is the result.
+   ones: half and half while labels are few, then ever less, as some of them have the wrong class.
+   Without labels they are all that is taught. The running mean of its weights is the result.
 
 References
 ----------
@@ -38,7 +38,7 @@ from methods.registry import register
 from methods.scan.losses import scan_loss
 from methods.scan.network import ClusterHead
 from methods.scan.phases import Training, train_phase
-from methods.toolkit.draws import Draws
+from methods.toolkit.draws import Draws, generator
 from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.graph import SHARED_NEIGHBOURS
 from methods.toolkit.heads.outputs import NetworkPredictor
@@ -46,7 +46,7 @@ from methods.toolkit.heads.table import ClassifierMethod
 from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
-from methods.toolkit.training import generator, image_tensor
+from methods.toolkit.training import image_tensor
 
 
 @register("spread-and-match")

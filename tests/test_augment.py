@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from methods.toolkit.augment import GAP, STRONG, WEAK, Strength, contact_sheet, views
-from methods.toolkit.training import generator, pixels
+from methods.toolkit.draws import generator
+from methods.toolkit.training import pixels
 
 
 def noise(n: int, channels: int, height: int, width: int, seed: int = 0) -> torch.Tensor:

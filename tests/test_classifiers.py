@@ -19,12 +19,13 @@ from torch.nn import functional as F
 from methods.method import Context
 from methods.toolkit import training
 from methods.toolkit.augment import shift_and_flip
+from methods.toolkit.draws import generator
 from methods.toolkit.heads import cnn, logistic, outputs
 from methods.toolkit.heads.cnn import CNN, SmallCNN
 from methods.toolkit.heads.logistic import LogisticRegression
 from methods.toolkit.heads.mlp import MLP
 from methods.toolkit.heads.table import HEADS
-from methods.toolkit.training import generator, one_cycle
+from methods.toolkit.training import one_cycle
 
 _digits = load_digits()
 X = (_digits.images * 15.9).astype(np.uint8)  # (1797, 8, 8)

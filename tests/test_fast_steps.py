@@ -15,12 +15,19 @@ from methods import registry
 from methods.dcec import DCEC, SSDCEC
 from methods.method import Context
 from methods.toolkit import training
-from methods.toolkit.draws import Draws
+from methods.toolkit.draws import Draws, generator
 from methods.toolkit.fast.cuda_graphs import MEASURED, UNTRIED, WARM_UP, GraphedStep, graphed
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.nets.layers import MirroredConv, StridedConv, SubpixelConv, glorot_
 from methods.toolkit.stages.autoencoder import autoencoder, reconstruction_loss
-from methods.toolkit.training import adam, generator, image_tensor, pixels, set_rate_
+from methods.toolkit.training import adam, image_tensor, pixels, set_rate_
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch):
+    """Whatever the user's own setting is."""
+    monkeypatch.delenv("BENCH_CUDA_GRAPHS", raising=False)
+
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -216,18 +223,17 @@ def test_what_a_step_draws_is_drawn_anew_for_every_replay(monkeypatch, name):
     changed, n_graphs = GRAPHS[name]
     method = registry.get(name).build("smoke", n_clusters=10, random_state=0, **changed)
     plain = method.fit(X, y).probabilities_
-    calls, kept = [], []
+    calls, drawn = [], {}
 
     def stand_in(step, *_):
         return GraphedStep(step, *recorded(calls))
 
     original = Draws.__call__
 
-    def noted(draws, *given):
-        assert draws.keep or draws._filled is None
-        found = original(draws, *given)
+    def noted(draws, name, make):
+        found = original(draws, name, make)
         if draws.keep:
-            kept.append(found.data_ptr())
+            drawn.setdefault((id(draws), draws.step), []).append(found)
         return found
 
     monkeypatch.setattr(training, "graphed", stand_in)
@@ -236,7 +242,12 @@ def test_what_a_step_draws_is_drawn_anew_for_every_replay(monkeypatch, name):
     np.testing.assert_allclose(method.fit(X, y).probabilities_, plain, atol=1e-3)
     assert calls.count("capture") == n_graphs
     assert calls.count("replay") > 5
-    assert len(set(kept)) < len(kept) / 4
+    same = 0
+    for (loop, step), tensors in drawn.items():
+        first = next(kept for (other, _), kept in drawn.items() if other == loop)
+        same += step > 0
+        assert list(map(id, tensors)) == list(map(id, first)), "a graph would read another tensor"
+    assert same > 5
 
 
 def test_draws_of_a_step_depend_on_nothing_but_seed_name_and_step():
@@ -258,6 +269,39 @@ def test_draws_of_a_step_depend_on_nothing_but_seed_name_and_step():
     drawing = generator(5, "views", 7)
     for _ in range(2):  # one after the other from one generator
         assert torch.equal(again("views", three), torch.rand(3, generator=drawing) + 7)
+
+
+def test_a_step_that_draws_something_else_is_refused():
+    draws = Draws(0, "cpu", keep=True)
+    draws.begin(0, 4)
+    draws("views", lambda drawing, _: torch.rand(4, generator=drawing))
+    for name in ("order", "views"):
+        draws.begin(1, 4)
+        if name == "views":
+            draws(name, no_step)
+        with pytest.raises(ValueError, match=f"step 1 draws '{name}'; the first step drew "):
+            draws(name, no_step)
+
+
+@pytest.mark.parametrize("optimiser", [torch.optim.AdamW, torch.optim.SGD])
+def test_a_captured_optimiser_reads_its_rate_from_a_tensor(monkeypatch, optimiser):
+    network = nn.Linear(2, 1)
+
+    def loss(rows, step):
+        return network.weight.square().sum()
+
+    monkeypatch.setattr(training, "graphed", lambda step, *_: GraphedStep(step, *recorded([])))
+    batches = training.Batches(4, 2, 0, "cpu")
+    made = optimiser(network.parameters(), lr=0.5, fused=True)
+    loop = training.Loop(
+        "toy", loss, made, batches, Context(), {}, schedule=lambda step: 0.25, captured=UNTRIED
+    )
+    for rows in loop.steps(2):
+        loop.descend(rows)
+    (group,) = made.param_groups
+    assert isinstance(group["lr"], torch.Tensor)
+    assert group["lr"].item() == 0.25
+    assert group.get("capturable", True) is True
 
 
 def test_every_size_of_batch_has_draws_of_its_own():
@@ -301,3 +345,17 @@ def test_the_captured_joint_phase_equals_the_plain_one(monkeypatch, precision):
     plain = method.fit(X, context=Context("cuda", precision)).probabilities_
     assert method.n_iter_ == 40
     np.testing.assert_allclose(captured, plain, atol=1e-2)
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", [*GRAPHS, "ss-scan"])
+def test_graphs_of_what_draws_equal_plain_steps(monkeypatch, name):
+    assert registry.discover() == []
+    X, y, _ = sample()
+    changed, _ = GRAPHS.get(name, ({}, 0))
+    method = registry.get(name).build("smoke", n_clusters=10, random_state=0, **changed)
+    found = {}
+    for graphs in ("off", "all"):
+        monkeypatch.setenv("BENCH_CUDA_GRAPHS", graphs)
+        found[graphs] = method.fit(X, y, Context("cuda")).probabilities_
+    np.testing.assert_allclose(found["all"], found["off"], atol=2e-2)

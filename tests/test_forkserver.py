@@ -26,6 +26,7 @@ from bench.running import api, execution, forkserver
 from bench.running.execution import Outcome, execute
 from bench.running.forkserver import ForkServer
 from bench.running.job import Job
+from bench.running.libraries import LIBRARIES
 from bench.running.plan import Plan
 from bench.running.runner import Summary
 
@@ -108,11 +109,12 @@ class RandomNumbers(Method):
 
 def test_the_libraries_are_imported_before_and_leave_cuda_alone() -> None:
     """CUDA works in no fork of a process that has used it; to ask for devices is a use."""
+    assert "torch" in LIBRARIES
     code = NO_CUDA + IMPORTED
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     left = json.loads(done.stdout)
-    assert len(left) < 10, left  # torch alone has some two thousand modules
+    assert len(left) < 10, left  # scikit-learn alone has some five hundred modules
 
 
 @pytest.fixture(autouse=True)
@@ -252,8 +254,9 @@ def test_a_new_process_gives_what_a_fork_gives(
         (path,) = outcome.written
         subsets.append(read_record(Path(path))["subsets"])
     assert subsets[0] == subsets[1]
-    assert run_one(shared, "tidies").status == "ok"
-    assert len((folder / "tidied").read_text().splitlines()) == 1
+    for one in (shared, None):
+        assert run_one(one, "tidies").status == "ok"
+    assert len((folder / "tidied").read_text().splitlines()) == 2
     assert run_one(shared, "aborts").message.startswith("the process was ended by SIGABRT")
     assert run_one(shared, "leaves") == Outcome("ok")
 
@@ -377,8 +380,13 @@ def test_when_the_server_is_killed_its_workers_end_and_it_is_replaced(
     message = "it was killed because the process that forks workers had ended"
     assert outcomes == [Outcome("crashed", message)]
     wait_for("the end of the worker", lambda: not victim.is_running(), 10)
-    assert run_one(server, "parent").status == "ok"
-    assert server.pid != first.pid
+    for _ in range(2):  # the second time it has died with nothing to do
+        assert run_one(server, "parent").status == "ok"
+        again = psutil.Process(server.pid)
+        assert again.pid != first.pid
+        again.kill()
+        wait_for("its end", lambda one=again: one.status() == psutil.STATUS_ZOMBIE, 10)
+        first = again
 
 
 def test_where_there_is_no_room_for_a_fork_the_others_go_on(

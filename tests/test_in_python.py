@@ -221,3 +221,12 @@ def test_a_board_in_a_notebook(
     html = "".join(thing._repr_mimebundle_([], [])["text/html"] for _, thing in shown)
     assert "m &lt;b&gt;" in html
     assert "toy · transductive" in html
+
+
+def test_a_setting_of_graphs_that_is_none_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CUDA_GRAPHS", "on")
+    with pytest.raises(BenchError, match="BENCH_CUDA_GRAPHS is 'on'; expected measured, all or "):
+        bench.run(**WISH | {"results": tmp_path / "results"})
+    assert not (tmp_path / "results").exists()

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 
 from methods.method import Context
+from methods.toolkit.draws import generator
 from methods.toolkit.fast import lloyd
 from methods.toolkit.fast.lloyd import (
     Lloyd,
@@ -26,7 +27,6 @@ from methods.toolkit.fast.lloyd import (
 )
 from methods.toolkit.rows import as_rows, kmeans_of_rows
 from methods.toolkit.stages.kmeans import kmeans, nearest, seed_centres
-from methods.toolkit.training import generator
 
 DIGITS = (load_digits().images * 15.9).astype(np.uint8)[:400]  # (400, 8, 8)
 

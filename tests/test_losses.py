@@ -21,11 +21,12 @@ from torch.nn import functional as F
 from methods.method import Arrays, Context
 from methods.scan import losses
 from methods.scan.losses import labelled_loss, pseudo_labels, scan_loss, self_labelling_loss
+from methods.toolkit.draws import generator
 from methods.toolkit.nets.layers import ImageMean, PixelwiseConv
 from methods.toolkit.nets.resnet import ResidualBlock, SmallResNet, he_
 from methods.toolkit.stages import simclr as contrastive
 from methods.toolkit.stages.simclr import SimCLR, cosine_schedule, nt_xent, simclr
-from methods.toolkit.training import autocast, generator, load_weights
+from methods.toolkit.training import autocast, load_weights
 
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:

@@ -16,10 +16,10 @@ from methods.scan.phases import (
     most_confident,
     train_phase,
 )
-from methods.toolkit.draws import Draws
+from methods.toolkit.draws import Draws, generator
 from methods.toolkit.stages import neighbours as toolkit
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
-from methods.toolkit.training import generator, load_weights, weight_arrays
+from methods.toolkit.training import load_weights, weight_arrays
 
 
 def test_neighbours_are_the_most_similar_others(monkeypatch: pytest.MonkeyPatch) -> None:

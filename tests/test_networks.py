@@ -11,10 +11,11 @@ from contexts import Recording, killed_and_resumed
 from torch import nn
 
 from methods.method import Context
+from methods.toolkit.draws import generator
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.nets.layers import MirroredConv, StridedConv, SubpixelConv, Turn, glorot_
 from methods.toolkit.stages.autoencoder import autoencoder, load_autoencoder
-from methods.toolkit.training import generator, image_tensor, pixels, weight_arrays
+from methods.toolkit.training import image_tensor, pixels, weight_arrays
 
 
 def keras_margins(size: int, kernel: int) -> tuple[int, int, int]:

@@ -23,8 +23,7 @@ from methods.method import UNLABELLED, Context
 from methods.scan import SCAN, SSSCAN, scan
 from methods.scan.losses import pseudo_labels, scan_loss
 from methods.scan.network import ClusterHead
-from methods.toolkit.draws import Draws
-from methods.toolkit.training import generator
+from methods.toolkit.draws import Draws, generator
 
 NAMES = ["scan", "scan-finetune", "scan-selflabel", "ss-scan"]
 LABEL_FREE = NAMES[:3]

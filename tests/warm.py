@@ -4,8 +4,9 @@ To import torch and scikit-learn costs a new process some six seconds of a proce
 start the command some hundred times, and each run starts a server of workers. `Popen` is
 `subprocess.Popen` for command lines that begin with this interpreter; what it starts has modules of
 this project only as it imports them itself, its own environment, folder, input and output. What a
-process is started with (the flags of Python, what the C library reads from the environment) is not
-as the command line says: tests of that start a process of their own.
+process is started with (the flags of Python, its hash seed, what the C library reads from the
+environment) is not as the command line says, output is not buffered, and what Python does at its
+very end is left out: tests of that start a process of their own, with `subprocess`.
 """
 
 from __future__ import annotations
@@ -164,6 +165,9 @@ def forget_ours() -> None:
 
 def become(path: str, request: dict[str, Any], given: list[int], inherited: list[int]) -> None:
     """In a fork: be what ``python WORDS`` is, to its end."""
+    import numpy as np
+    import torch
+
     status = 1
     try:
         os.setsid()
@@ -175,13 +179,15 @@ def become(path: str, request: dict[str, Any], given: list[int], inherited: list
         os.environ.clear()
         os.environ.update(request["env"] | {"WARM_PYTHON": path})
         sys.stdin = os.fdopen(0, closefd=False)
-        encoding = os.environ.get("PYTHONIOENCODING")
+        encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0] or None
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(os.fdopen(n, "wb", 0, closefd=False), encoding, write_through=True)
             for n in (1, 2)
         )
         signal.signal(signal.SIGINT, signal.default_int_handler)
         tempfile.tempdir = None
+        np.random.seed()
+        torch.seed()
         status = carry_out(request["words"], request["env"].get("PYTHONPATH", ""))
     except BaseException:
         traceback.print_exc()
@@ -222,9 +228,14 @@ def use_here() -> None:
     """Let what this process starts of the suite be warm, too: servers of workers, and workers."""
     from bench.running import execution, forkserver
 
+    if not forkserver.is_available():  # no Linux, or too old a one: all processes are new ones
+        return
     warm = types.SimpleNamespace(Popen=Popen, PIPE=subprocess.PIPE)
     forkserver.subprocess = execution.subprocess = warm
 
+
+if not hasattr(os, "pidfd_open"):
+    Popen = subprocess.Popen  # type: ignore[misc]  # the same elsewhere than on Linux
 
 if __name__ == "__main__":
     serve(sys.argv[1])

@@ -32,6 +32,7 @@ from bench.running.runner import Limits, Runner, Summary
 from bench.running.stages import StageStore, array_digest
 from methods import registry
 from methods.registry import Entry
+from methods.toolkit.fast import cuda_graphs
 
 
 @dataclass(frozen=True)
@@ -269,6 +270,10 @@ def _check_options(
             raise BenchError(f"{name} is {given}; expected seconds above 0, or None for no limit")
     if not wish.levels:
         raise BenchError("no level is given; expected some such as 5% or 500")
+    try:
+        cuda_graphs.wanted()
+    except ValueError as error:
+        raise BenchError(str(error)) from error
     if results.exists() and not results.is_dir():
         raise BenchError(f"results is {results}, which is no folder; name another one")
     try:

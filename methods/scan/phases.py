@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from methods.method import Context
 from methods.toolkit.draws import Draws
+from methods.toolkit.fast.cuda_graphs import Kind
 from methods.toolkit.training import Batches, Loop, Parts, check_finite
 from methods.toolkit.votes import count_votes
 
@@ -52,7 +53,7 @@ def train_phase(
     training: Training,
     seed: int,
     context: Context,
-    captured: str = "",
+    captured: Kind | None = None,
 ) -> list[dict[str, Any]]:
     """Train `module` with Adam on batches of n instances in shuffled order; watch the assignments.
 

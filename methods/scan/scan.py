@@ -47,12 +47,12 @@ from methods.scan.phases import (
     most_confident,
     train_phase,
 )
-from methods.toolkit.augment import STRONG, WEAK, Strength, view_draws, viewed
-from methods.toolkit.draws import Draws
-from methods.toolkit.fast.cuda_graphs import UNTRIED
+from methods.toolkit.augment import STRONG, WEAK, drawn_views
+from methods.toolkit.draws import Draws, generator
+from methods.toolkit.fast.cuda_graphs import UNTRIED, Kind
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
 from methods.toolkit.stages.simclr import simclr
-from methods.toolkit.training import autocast, generator, image_tensor, load_weights
+from methods.toolkit.training import autocast, image_tensor, load_weights
 
 # What the seeds of the phases are derived from: the names that they had when records were made.
 SEEDS = {
@@ -109,6 +109,7 @@ class SCAN(Method):
     """
 
     tags: ClassVar[Tags] = Tags(uses_labels=False, family="scan", columns="clusters", resumes=True)
+    _captured: ClassVar[Kind | None] = UNTRIED
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pretrain_epochs": 8, "width": 32, "epochs": 20, "batch_size": 512, "lr": 1e-3}
         | {"finetune_epochs": 2, "finetune_batch_size": 512, "selflabel_epochs": 2},
@@ -192,7 +193,7 @@ class SCAN(Method):
         z = z.to(context.device)
         loss = self._pair_loss(network.head, lambda rows, _: z[rows], indices, y, context)
         training = Training(self.epochs, self.batch_size, self.lr)
-        self._train("head", network.head, loss, len(z), training, seed, context, UNTRIED)
+        self._train("head", network.head, loss, len(z), training, seed, context, self._captured)
 
     def _finetune(
         self,
@@ -206,11 +207,11 @@ class SCAN(Method):
         seed = self._seed("finetune", y)
 
         def inputs(rows: torch.Tensor, draws: Draws) -> torch.Tensor:
-            return _views(images[rows], STRONG, "views", draws)
+            return drawn_views(images[rows], STRONG, draws)
 
         loss = self._pair_loss(network, inputs, indices, y, context)
         training = Training(self.finetune_epochs, self.finetune_batch_size, self.finetune_lr)
-        self._train("finetune", network, loss, len(images), training, seed, context, UNTRIED)
+        self._train("finetune", network, loss, len(images), training, seed, context, self._captured)
 
     def _label_itself(
         self, network: ClusterNetwork, images: torch.Tensor, y: np.ndarray, context: Context
@@ -219,13 +220,13 @@ class SCAN(Method):
         seed = self._seed("selflabel", y)
 
         def loss(rows: torch.Tensor, draws: Draws) -> tuple[torch.Tensor | None, torch.Tensor]:
-            weak = _views(images[rows], WEAK, "weak", draws)
+            weak = drawn_views(images[rows], WEAK, draws, "weak")
             with torch.no_grad(), autocast(context):
                 weak_logits = network.eval()(weak).float()  # (b, K)
             targets = pseudo_labels(weak_logits, self.selflabel_threshold)  # (b,)
             if (targets == UNLABELLED).all():
                 return None, weak_logits  # batch norm sees no strong view either
-            strong = _views(images[rows], STRONG, "strong", draws)
+            strong = drawn_views(images[rows], STRONG, draws, "strong")
             with autocast(context):
                 logits = network.train()(strong).float()
             return self_labelling_loss(logits, targets), weak_logits
@@ -243,7 +244,7 @@ class SCAN(Method):
     ) -> BatchLoss:
         """The loss of a batch of instances, each paired with one of its neighbours.
 
-        `module` gives logits for the `inputs` of rows ``(m,)`` in a step.
+        `module` gives logits for the `inputs` of rows ``(m,)``.
         """
         lists = NeighbourLists.of(indices, y).to(context.device)
         labels, n_classes = torch.from_numpy(y).to(context.device), int(y.max()) + 1
@@ -330,12 +331,6 @@ class SCAN(Method):
             warnings.warn(message, stacklevel=3)
 
 
-def _views(images: torch.Tensor, strength: Strength, name: str, draws: Draws) -> torch.Tensor:
-    """A view of each image, drawn under this name."""
-    n = len(images)
-    return viewed(images, strength, draws(name, lambda drawing, _: view_draws(n, drawing)))
-
-
 @register("ss-scan")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SSSCAN(SCAN):
@@ -366,6 +361,8 @@ class SSSCAN(SCAN):
         columns="clusters",
         resumes=True,
     )
+
+    _captured: ClassVar[Kind | None] = None  # its loss asks which labels there are
 
     label_weight: float = 1.0
 

@@ -1,9 +1,9 @@
 """Random views of small images: whole batches at once, on the device where they are trained on.
 
 One affine map per image crops, resizes, mirrors and rotates it in one interpolation. Then contrast,
-brightness and, in colour, saturation change, and a box is cut out. All draws come from a CPU
-generator that the caller seeds for each step, so that a view depends on nothing but the seed, the
-step and the image's place in the batch: the same on every device, and after a kill.
+brightness and, in colour, saturation change, and a box is cut out. All draws come from a generator
+of the processor (in a training step, from `Draws`), so that a view depends on nothing but the seed,
+the step and the image's place in the batch: the same on every device, and after a kill.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from torch.nn import functional as F
 
 from methods.method import check_images
-from methods.toolkit.training import generator, image_tensor, pixels
+from methods.toolkit.draws import Draws, generator
+from methods.toolkit.training import image_tensor, pixels
 
 GAP = 2  # pixels between the tiles of a contact sheet
 
@@ -130,6 +131,14 @@ def views(images: torch.Tensor, strength: Strength, generator: torch.Generator) 
     convolutions are fastest in (channels last).
     """
     return viewed(images, strength, view_draws(len(images), generator).to(images.device))
+
+
+def drawn_views(
+    images: torch.Tensor, strength: Strength, draws: Draws, name: str = "views"
+) -> torch.Tensor:
+    """`views` in a training step, drawn under this name."""
+    n = len(images)
+    return viewed(images, strength, draws(name, lambda drawing, _: view_draws(n, drawing)))
 
 
 def view_draws(n: int, generator: torch.Generator) -> torch.Tensor:

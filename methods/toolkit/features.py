@@ -27,7 +27,7 @@ from methods.toolkit.stages.simclr import simclr
 from methods.toolkit.training import image_tensor, in_batches, load_weights
 
 FEATURES = ("simclr", "autoencoder", "pixels")
-MOST_CLUSTERS = 2000  # for the labels that are asked for
+MOST_CLUSTERS, ASKING_ITERATIONS = 2000, 100  # of k-means for the labels that are asked for
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -81,8 +81,8 @@ class FeatureMethod(Method):
     def select(self, X: np.ndarray, budget: int, context: Context | None = None) -> np.ndarray:
         """The sorted indices ``(budget,)`` of the instances whose labels the method asks for.
 
-        Those nearest the centres of k-means on the features, with as many clusters as the budget,
-        at most 2,000; what is left of the budget is drawn at random.
+        Those nearest the centres of k-means on the features (at most 100 iterations), with as many
+        clusters as the budget, at most 2,000; what is left of the budget is drawn at random.
 
         Raises
         ------
@@ -92,10 +92,12 @@ class FeatureMethod(Method):
         self._check_parameters(len(X))
         check_budget(budget, len(X))
         request = self._feature_stage()
-        found = flatten(X) if request is None else self._features_in(self._ask(request, X, context))
-        clusters = {"n_clusters": min(budget, MOST_CLUSTERS), "max_iter": 100}
-        grouped = self._ask(StageRequest(kmeans, clusters), self._scaled(found), context)
-        return representatives(grouped, budget, derive_seed(self.random_state, "select"))
+        features = flatten(X)
+        if request is not None:
+            features = self._features_in(self._ask(request, X, context))
+        params = {"n_clusters": min(budget, MOST_CLUSTERS), "max_iter": ASKING_ITERATIONS}
+        clusters = self._ask(StageRequest(kmeans, params), self._scaled(features), context)
+        return representatives(clusters, budget, derive_seed(self.random_state, "select"))
 
     def _learn_features(self, X: np.ndarray, context: Context) -> np.ndarray:
         """The features ``(n, d)`` float32 of the fitted images; sets `encoder_`, their network."""

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context, Method
-from methods.toolkit.augment import Strength, shifted, shifts, view_draws, viewed
+from methods.toolkit.augment import Strength, drawn_views, shifted, shifts
 from methods.toolkit.draws import Draws
 from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.nets.resnet import SmallResNet
@@ -259,16 +259,14 @@ def _match_losses(
         return next((one for one in taught if step < one.until), taught[-1])[step]
 
     def losses(rows: torch.Tensor, step: int) -> tuple[torch.Tensor, ...]:
-        known, y = draws("known", lambda _, step: known_in(step))
+        known, y = draws("known", lambda _, number: known_in(number))
         n = len(rows)
         moved = draws("views", lambda drawing, _: shifts(n, size, drawing))
         with torch.no_grad(), autocast(context):
             weak_logits = network(pixels(shifted(images[rows], moved))).float()  # (μB, K)
         moved = draws("views", lambda drawing, _: shifts(n_known, size, drawing))
-        drawn = draws("views", lambda drawing, _: view_draws(n, drawing))
-        both = torch.cat(
-            [pixels(shifted(images[known], moved)), viewed(images[rows], STRONG, drawn)]
-        )
+        strong = drawn_views(images[rows], STRONG, draws)
+        both = torch.cat([pixels(shifted(images[known], moved)), strong])
         with autocast(context):
             logits = network(both).float()
         supervised = F.cross_entropy(logits[: len(known)], y)  # equation 3

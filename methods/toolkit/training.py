@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from methods.method import Arrays, Context, derive_seed
-from methods.toolkit.fast.cuda_graphs import Step, graphed
-
-if TYPE_CHECKING:
-    from methods.toolkit.draws import Draws
+from methods.method import Arrays, Context
+from methods.toolkit.draws import Draws, generator
+from methods.toolkit.fast.cuda_graphs import Kind, Step, graphed
 
 KERAS_EPSILON = 1e-7  # of Adam; torch's own default is 1e-8
 WEIGHTS = "weights."
@@ -68,12 +66,6 @@ def in_batches(
         for batch in images.split(batch_size):
             rows.append(function(pixels(batch)).float())
     return torch.cat(rows)
-
-
-def generator(seed: int, *words: object) -> torch.Generator:
-    """A CPU generator for one purpose: a function of `seed` and `words` alone."""
-    name = "/".join(str(word) for word in words)
-    return torch.Generator().manual_seed(derive_seed(seed, name))
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> torch.Tensor:
@@ -188,7 +180,7 @@ class Loop:
     Parameters
     ----------
     name : of the checkpoint; errors name it.
-    losses : see `Losses`. It has to draw from nothing but seeds, rows and the number of the step.
+    losses : see `Losses`. What it draws depends on nothing but a seed and the number of the step.
     optimiser : of what is trained.
     batches : the rows of each step.
     context : device, progress (``"step"``), history and checkpoint.
@@ -196,9 +188,9 @@ class Loop:
         method changes in place.
     schedule : the learning rate of each step, instead of the optimiser's own.
     draws : what `losses` draws from; it has to be the loop's own.
-    captured : `MEASURED` or `UNTRIED`: on a CUDA device the steps are replayed as CUDA graphs, see
-        `graphed`. Then `losses` may read and change nothing but tensors that stay where they are,
-        draws from `draws` alone, and ignores the number of the step.
+    captured : ``"measured"`` or ``"untried"``: on a CUDA device the steps are replayed as CUDA
+        graphs, see `graphed`. Then `losses` may read and change nothing but tensors that stay where
+        they are, draws from `draws` alone, and ignores the number of the step.
 
     Attributes
     ----------
@@ -217,7 +209,7 @@ class Loop:
         *,
         schedule: Callable[[int], float] | None = None,
         draws: Draws | None = None,
-        captured: str = "",
+        captured: Kind | None = None,
     ) -> None:
         self.done = 0
         self._last = 0
@@ -235,8 +227,9 @@ class Loop:
         self._step: Step = self._plain_step
         self._checkpoint = context.checkpoint(name)
         self._restore()
-        if captured:
-            self._capture(graphed(self._plain_step, context, captured))
+        step = None if captured is None else graphed(self._plain_step, context, captured)
+        if step is not None:
+            self._capture(step)
 
     def steps(self, last: int) -> Iterator[torch.Tensor]:
         """The rows ``(b,)`` of each step that is left until `last` are done."""
@@ -279,10 +272,8 @@ class Loop:
         self.done += 1
         self._context.progress("step", self.done, self._last)
 
-    def _capture(self, step: Step | None) -> None:
+    def _capture(self, step: Step) -> None:
         """Take a graphed step: what changes from step to step has to lie in tensors that stay."""
-        if step is None:
-            return
         self._step = step
         if self._draws is not None:
             self._draws.keep = True

@@ -15,10 +15,10 @@ from benchmarks.harness import Comparison, Contestant, Ledger, Round
 from benchmarks.ours import Stamps, precisions
 from benchmarks.peers import is_installed
 from methods.method import Context
+from methods.toolkit.draws import generator
 from methods.toolkit.fast.lloyd import DIRECTIONS, Projection
 from methods.toolkit.rows import as_rows, kmeans_of_rows
 from methods.toolkit.stages.kmeans import kmeans, nearest, seed_centres
-from methods.toolkit.training import generator
 
 MAX_ITER = 300
 TOL = 1e-4

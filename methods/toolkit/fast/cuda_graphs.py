@@ -14,36 +14,49 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
 from methods.method import Context
 
 VARIABLE = "BENCH_CUDA_GRAPHS"
-MEASURED, UNTRIED = "measured", "untried"
+Kind = Literal["measured", "untried"]
+MEASURED: Kind = "measured"
+UNTRIED: Kind = "untried"
 WARM_UP = 3  # plain calls before the capture: libraries choose their kernels in them
 Step = Callable[[torch.Tensor], None]
 Call = Callable[[], None]
 
 
-def graphed(step: Step, context: Context, kind: str = MEASURED) -> Step | None:
-    """The `GraphedStep` of a step on a CUDA device; None on the processor.
+def graphed(step: Step, context: Context, kind: Kind = MEASURED) -> Step | None:
+    """The `GraphedStep` of a step on a CUDA device, if `wanted` has its kind; else None.
 
-    Which ones, the environment variable ``BENCH_CUDA_GRAPHS`` says: ``measured``, which is what
-    holds where it is not set, those of a `kind` that was measured on a GPU; ``all``, those that
-    were tried with stand-ins alone, too; ``off``, none.
+    Raises
+    ------
+    ValueError : see `wanted`.
+    """
+    on_cuda = torch.device(context.device).type == "cuda"
+    if wanted() not in (kind, "all") or not on_cuda:
+        return None
+    return GraphedStep(step, warm_up=on_side_stream, capture=cuda_graph)
+
+
+def wanted() -> str:
+    """Which steps are to be graphs, as the environment variable ``BENCH_CUDA_GRAPHS`` says.
+
+    - ``measured`` (where it is not set): those whose graphs were run and timed on a GPU.
+    - ``all``: those, too, whose graphs were tried with stand-ins on a processor alone.
+    - ``off``: none.
 
     Raises
     ------
     ValueError : the variable has another value.
     """
-    wanted = os.environ.get(VARIABLE, MEASURED)
-    if wanted not in (MEASURED, "all", "off"):
-        raise ValueError(f"{VARIABLE} is {wanted!r}; expected measured, all or off")
-    on_cuda = torch.device(context.device).type == "cuda"
-    if not on_cuda or wanted not in (kind, "all"):
-        return None
-    return GraphedStep(step, warm_up=on_side_stream, capture=cuda_graph)
+    given = os.environ.get(VARIABLE) or MEASURED
+    if given not in (MEASURED, "all", "off"):
+        raise ValueError(f"{VARIABLE} is {given!r}; expected measured, all or off")
+    return given
 
 
 class GraphedStep:

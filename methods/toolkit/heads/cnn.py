@@ -9,20 +9,11 @@ from torch.nn import functional as F
 
 from methods.method import Context
 from methods.toolkit.augment import shifted, shifts
-from methods.toolkit.draws import Draws
+from methods.toolkit.draws import Draws, generator
 from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.heads.outputs import network_probabilities
 from methods.toolkit.nets.layers import glorot_, image_size
-from methods.toolkit.training import (
-    Batches,
-    Loop,
-    Parts,
-    autocast,
-    generator,
-    image_tensor,
-    one_cycle,
-    pixels,
-)
+from methods.toolkit.training import Batches, Loop, Parts, autocast, image_tensor, one_cycle, pixels
 
 LOGGED_LOSSES = 20
 
@@ -58,11 +49,15 @@ class SmallCNN(nn.Module):
         # Measured on two cores: 70,000 images are predicted in a fifth of the time.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # stub lacks it
 
-    def forward(self, images: torch.Tensor, u: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits of `images` ``(n, c, h, w)``; u ``(n, features)``, while training, drops some."""
+    def kept(self, n: int, drawing: torch.Generator) -> torch.Tensor:
+        """Which features ``(n, d)`` of n images the dropout keeps."""
+        return torch.rand(n, self.output.in_features, generator=drawing) >= self.dropout
+
+    def forward(self, images: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits of `images` ``(n, c, h, w)``; in training, which features are `kept` of each."""
         features = self.features(images.contiguous(memory_format=torch.channels_last))
-        if u is not None:
-            features = features * (u >= self.dropout) / (1 - self.dropout)
+        if kept is not None:
+            features = features * kept / (1 - self.dropout)
         return self.output(features)
 
 
@@ -132,11 +127,11 @@ class CNN:
         draws = Draws(self.seed, context.device)
 
         def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
-            n, size, n_features = len(rows), images.shape[2:], network.output.in_features
+            n, size = len(rows), images.shape[2:]
             moved = draws("step", lambda drawing, _: shifts(n, size, drawing))
-            u = draws("step", lambda drawing, _: torch.rand(n, n_features, generator=drawing))
+            kept = draws("step", lambda drawing, _: network.kept(n, drawing))
             with autocast(context):
-                logits = network(pixels(shifted(images[rows], moved)), u)
+                logits = network(pixels(shifted(images[rows], moved)), kept)
             return F.cross_entropy(logits.float(), classes[rows])
 
         def rate(step: int) -> float:

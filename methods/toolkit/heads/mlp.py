@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Context
+from methods.toolkit.draws import generator
 from methods.toolkit.heads.outputs import network_probabilities
 from methods.toolkit.nets.layers import glorot_
 from methods.toolkit.training import (
@@ -16,7 +17,6 @@ from methods.toolkit.training import (
     adam,
     autocast,
     check_training,
-    generator,
     image_tensor,
     pixels,
 )

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from methods.method import Context, check_images
+from methods.toolkit.draws import generator
 from methods.toolkit.nets.layers import glorot_, image_size
 from methods.toolkit.training import (
     Batches,
@@ -21,7 +22,6 @@ from methods.toolkit.training import (
     adam,
     autocast,
     check_training,
-    generator,
     image_tensor,
     in_batches,
     pixels,

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from methods.method import Arrays, Context, check_images, stage
+from methods.toolkit.draws import generator
 from methods.toolkit.fast.cuda_graphs import MEASURED
 from methods.toolkit.nets.cae import CAE
 from methods.toolkit.nets.layers import glorot_
@@ -19,7 +20,6 @@ from methods.toolkit.training import (
     adam,
     autocast,
     check_training,
-    generator,
     image_tensor,
     in_batches,
     load_weights,

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from methods.method import Arrays, Checkpoint, Context, stage
+from methods.toolkit.draws import generator
 from methods.toolkit.fast.lloyd import DIRECTIONS, Lloyd, Projection, distances, product_error
 from methods.toolkit.rows import as_rows
-from methods.toolkit.training import generator
 
 BLOCK = 4096  # rows; their products with 2,000 centres are 33 MB
 FEW = 0.3  # distances per row that cost less one by one than all of them in one product

@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from methods.method import Arrays, Context, check_images, stage
-from methods.toolkit.augment import STRONG, view_draws, viewed
-from methods.toolkit.draws import Draws
+from methods.toolkit.augment import STRONG, drawn_views
+from methods.toolkit.draws import Draws, generator
 from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.nets.resnet import SmallResNet, encode, he_
 from methods.toolkit.training import (
@@ -27,7 +27,6 @@ from methods.toolkit.training import (
     Parts,
     autocast,
     check_training,
-    generator,
     image_tensor,
     weight_arrays,
 )
@@ -206,8 +205,7 @@ def _two_view_loss(
 
     def loss(rows: torch.Tensor, step: int) -> torch.Tensor:
         both = images[rows].repeat(2, 1, 1, 1)
-        n = len(both)
-        x = viewed(both, STRONG, draws("views", lambda drawing, _: view_draws(n, drawing)))
+        x = drawn_views(both, STRONG, draws)
         with autocast(context):
             z1, z2 = network(x).chunk(2)
         return nt_xent(z1, z2, temperature)
