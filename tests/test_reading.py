@@ -94,7 +94,8 @@ def test_what_no_record_is_of(results: Path, words: str, message: str) -> None:
 
 def test_some_as_markdown(results: Path) -> None:
     shown = bench("leaderboard", "--results", str(results), "--level", "few", "--markdown")
-    assert shown.output.startswith("**toy · transductive")
+    assert shown.output.startswith("- With 10 labels (measured with 5), scan comes first with .760")
+    assert "\n\n**toy · transductive" in shown.output
     assert "| method | 10 | 500 |" in shown.output
 
 

@@ -84,8 +84,9 @@ def leaderboard(
         from bench.records.advice import sentences
         from bench.records.store import load_results
 
-        answers = [f"- {one}" for one in sentences(few, load_results(results))]
-        typer.echo("\n\n".join(["\n".join(answers), *map(board.markdown, board.boards(few))]))
+        answers = "\n".join(f"- {one}" for one in sentences(few, load_results(results)))
+        parts = [answers, *map(board.markdown, board.boards(few))]
+        typer.echo("\n\n".join(filter(None, parts)))
     else:
         console = wide_console()
         print_boards(few, console)
