@@ -46,6 +46,13 @@ class Entry:
     origin: str
 
     @property
+    def module(self) -> str:
+        """Its module, for `load`, where that is a plugin in this package; else empty."""
+        package, _, name = self.cls.__module__.partition(".")
+        own = package == "methods" and name.partition(".")[0] not in NOT_PLUGINS
+        return self.cls.__module__ if own else ""
+
+    @property
     def summary(self) -> str:
         """The first line of the class's docstring."""
         return (inspect.getdoc(self.cls) or "").partition("\n")[0]
@@ -147,8 +154,7 @@ def discover(plugins: Iterable[str | Path] = ()) -> list[Problem]:
     package = importlib.import_module("methods")
     for info in pkgutil.iter_modules(package.__path__):
         if info.name not in NOT_PLUGINS:
-            module = f"methods.{info.name}"
-            problems += _attempt(_file_of(module), partial(importlib.import_module, module))
+            problems += load(f"methods.{info.name}")
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         dist = point.dist.name if point.dist else "unknown distribution"
         problems += _attempt(f"{dist} (entry point {point.name})", partial(_load_point, point))
@@ -156,6 +162,11 @@ def discover(plugins: Iterable[str | Path] = ()) -> list[Problem]:
         path = Path(plugin)
         problems += _attempt(str(path), partial(_load_file, path))
     return problems
+
+
+def load(module: str) -> list[Problem]:
+    """Import one module of this package; what `discover` would say of it alone."""
+    return _attempt(_file_of(module), partial(importlib.import_module, module))
 
 
 def names() -> list[str]:

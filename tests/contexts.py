@@ -21,6 +21,17 @@ class Killed(Exception):
     """Stands for a kill: the process ends there."""
 
 
+class SmallBatches(Context):
+    """Computes stages with batches of 32 images, so that few epochs are many steps."""
+
+    def stage(
+        self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
+    ) -> Arrays:
+        if "batch_size" in params:
+            params["batch_size"] = 32
+        return super().stage(function, X, random_state=random_state, **params)
+
+
 class Recording(Context):
     """Does in memory what the suite's context does, and remembers what it is told.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contexts import Recording
+from contexts import Recording, SmallBatches
 from scipy import sparse
 from scipy.spatial.distance import cdist
 from sklearn import semi_supervised
@@ -176,8 +176,8 @@ def test_same_seed_same_labels():
 
 
 def test_it_learns():
-    params = SHORT | {"autoencoder_epochs": 160}
-    method = LabelSpreading(**params).fit(X[:300], reveal(100)[:300])
+    params = SHORT | {"autoencoder_epochs": 30}
+    method = LabelSpreading(**params).fit(X[:300], reveal(100)[:300], SmallBatches())
     assert (method.labels_[100:] == TRUTH[100:300]).mean() > 0.65
     assert (method.predict(X[300:]) == TRUTH[300:]).mean() > 0.5
     assert method.labels_.shape == (300,)

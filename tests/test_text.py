@@ -68,7 +68,8 @@ def test_what_cannot_be_shown_is_replaced(odd: Path, tmp_path: Path, encoding: s
     env = os.environ | {"PYTHONIOENCODING": encoding, "BENCH_CACHE": str(tmp_path / "cache")}
     wish = ["--method", "kmeans", "--dataset", "digits", "--level", "0%", "--schedule", "smoke"]
     for words in (["leaderboard", "--results", str(odd)], ["run", *wish, "--results", "here"]):
-        process = (subprocess if encoding == "ascii" else warm).Popen(
+        new = encoding == "ascii" and words[0] == "leaderboard"  # Python's own start, once
+        process = (subprocess if new else warm).Popen(
             [sys.executable, "-m", "bench", *words],
             cwd=tmp_path,
             env=env | {"PYTHONPATH": str(Path(__file__).parent.parent)},

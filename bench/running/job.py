@@ -13,7 +13,8 @@ class Job:
     """One fit and the trials that are scored from it, or the stages that they need.
 
     `trials` differ at most in their level, and in more than one level only where the method
-    ignores labels. `stage` names the one stage that the job computes instead of fitting.
+    ignores labels. `stage` names the one stage that the job computes instead of fitting. `module`
+    is where in `methods` the run found the first one's method; empty where that was elsewhere.
     """
 
     trials: tuple[Trial, ...]
@@ -26,6 +27,7 @@ class Job:
     concurrency: int = 1
     fresh: bool = False
     stage: str = ""
+    module: str = ""
 
     def dumps(self) -> str:
         """One line of JSON, for `loads`."""

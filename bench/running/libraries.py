@@ -6,12 +6,15 @@ import importlib
 
 LIBRARIES = (
     "torch",
+    "filelock",
     "msgspec",
+    "platformdirs",
     "scipy.optimize",
     "scipy.sparse.csgraph",
     "scipy.sparse.linalg",
     "scipy.stats",
     "sklearn.cluster",
+    "sklearn.datasets",
     "sklearn.linear_model",
     "sklearn.metrics",
     "sklearn.mixture",

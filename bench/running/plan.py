@@ -166,7 +166,10 @@ def _jobs(pending: list[Trial], template: Job) -> list[Job]:
         shared = not registry.get(fitted.method).tags.uses_labels
         fields = fitted.to_json() | {"level": None if shared else trial.level}
         groups.setdefault(canonical_digest(fields), []).append(trial)
-    return [replace(template, trials=tuple(group)) for group in groups.values()]
+    return [
+        replace(template, trials=tuple(group), module=registry.get(group[0].method).module)
+        for group in groups.values()
+    ]
 
 
 @dataclass

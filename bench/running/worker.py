@@ -8,6 +8,7 @@ ends; what a method reads as standard input is empty.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 import traceback
@@ -58,12 +59,8 @@ class Worker:
         self.job = job
         self.emit = emit
         self.trial = job.trials[0]
-        problems = registry.discover(job.plugins)
-        try:
-            self.fitted = fitted_as(self.trial)  # of all trials of the job
-            self.entry = registry.get(self.fitted.method)
-        except registry.RegistryError as error:
-            raise BenchError("; ".join([str(error), *(p.message for p in problems)])) from error
+        self.fitted = _find_methods(job)
+        self.entry = registry.get(self.fitted.method)
         self.precision = machine.resolve_precision(self.trial.precision, job.device)
         self.environment = machine.describe(
             job.device, self.precision, job.threads, job.concurrency
@@ -331,6 +328,28 @@ class Worker:
                 "message": scoring.error_message(finished),
             }
         )
+
+
+def _find_methods(job: Job) -> Trial:
+    """Register the methods of a job; the trial whose fit serves all of its trials.
+
+    To import all methods is most of what a short trial costs, so it is done only where the module
+    that the job names does not have them all.
+
+    Raises
+    ------
+    BenchError : there is no such method any more; what is wrong with a plugin is said with it.
+    """
+    if job.module:
+        registry.load(job.module)
+        with contextlib.suppress(registry.RegistryError):
+            fits = [fitted_as(trial) for trial in job.trials]
+            return fits[0]
+    problems = registry.discover(job.plugins)
+    try:
+        return fitted_as(job.trials[0])
+    except registry.RegistryError as error:
+        raise BenchError("; ".join([str(error), *(p.message for p in problems)])) from error
 
 
 def _status_of(error: BaseException) -> str:
