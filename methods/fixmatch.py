@@ -18,7 +18,7 @@ from methods.registry import register
 from methods.toolkit.draws import generator
 from methods.toolkit.heads.outputs import NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
-from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, match
+from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, Pool, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.training import image_tensor
 
@@ -80,7 +80,7 @@ class FixMatch(MatchingMethod, ClassifierMethod):
         network = Classifier(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
         he_(network, generator(seed, "weights")).to(context.device)
         images = image_tensor(X, context.device)
-        lesson = Lesson(self.steps, labelled, y[labelled])
+        lesson = Lesson(self.steps, [Pool(labelled, y[labelled], self.batch_size)])
         trained = match(network, images, [lesson], self._matching(), seed, context)
         self.head_ = NetworkPredictor(trained, self.n_clusters, self._inference)
         self._label(X)

@@ -10,11 +10,14 @@ Our own method, of known parts, one configuration for every number of labels:
    all images (FixMatch). The images that are surest of their class are taught beside the labelled
    ones: half and half while labels are few, then ever less, as some of them have the wrong class.
    Without labels they are all that is taught. The running mean of its weights is the result.
+4. Few steps see few of many labels, so the last layer is learnt again, on the features of all
+   labelled images: there it is a logistic regression, which has one solution.
 
 References
 ----------
 Chen et al., SimCLR, ICML 2020. Calder et al., Poisson Learning, ICML 2020. Van Gansbeke et al.,
-SCAN, ECCV 2020. Sohn et al., FixMatch, NeurIPS 2020.
+SCAN, ECCV 2020. Sohn et al., FixMatch, NeurIPS 2020. Kang et al., Decoupling Representation and
+Classifier for Long-Tailed Recognition, ICLR 2020 (classifier re-training).
 """
 
 from __future__ import annotations
@@ -41,28 +44,31 @@ from methods.scan.phases import Training, train_phase
 from methods.toolkit.draws import Draws, generator
 from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.graph import SHARED_NEIGHBOURS
-from methods.toolkit.heads.outputs import NetworkPredictor
+from methods.toolkit.heads.logistic import LogisticRegression
+from methods.toolkit.heads.outputs import PREDICT_BATCH, NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
-from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, match
+from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, Pool, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
-from methods.toolkit.training import image_tensor
+from methods.toolkit.training import image_tensor, in_batches
 
 
 @register("spread-and-match")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
-    """Poisson MBO on SimCLR's features, then FixMatch from SimCLR's weights and the surest images.
+    """Poisson MBO on SimCLR's features, FixMatch from its weights, the last layer learnt again.
 
     Parameters
     ----------
     seed_share : share of the images that become seeds, the surest of each class; 0 for none.
     seed_labels : up to how many labels the seeds are half of what is taught; with more, their share
-        falls as ``seed_labels / (seed_labels + labels)``.
+        falls, see `seeds_in`.
     seed_time : share of the steps in which the seeds are taught too; all of them without labels.
     warm_start : whether the network starts with SimCLR's weights, and not at random.
     steps, batch_size, mu, lr, weight_decay, threshold, weight, ema : of the consistency training,
         see `Matching`.
+    relearn : whether the last layer is learnt again from all labelled images.
+    C, tol, lr_max_iter : of that, see `LinearProbe`.
     n_heads, head_epochs, head_batch_size, head_lr : clustering heads without labels, and how each
         is trained.
     entropy_weight : of their loss, see `scan_loss`.
@@ -76,7 +82,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     head_ : the trained network.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     tags: ClassVar[Tags] = Tags(family="consistency", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": PoissonMBO.schedules["quick"]
@@ -85,12 +91,14 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
             "mu": 2,
             "batch_size": 64,
             "lr": 0.005,
+            "lr_max_iter": 100,
             "head_epochs": 20,
             "head_batch_size": 512,
             "head_lr": 1e-3,
         },
         "smoke": PoissonMBO.schedules["smoke"]
-        | {"steps": 20, "mu": 2, "head_epochs": 5, "head_lr": 0.01, "n_heads": 2},
+        | {"steps": 20, "mu": 2, "lr_max_iter": 20}
+        | {"head_epochs": 5, "head_lr": 0.01, "n_heads": 2},
     }
 
     simclr_epochs: int = 40
@@ -102,6 +110,10 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     seed_labels: int = 50
     seed_time: float = 1.0
     warm_start: bool = True
+    relearn: bool = True
+    C: float = 1.0
+    tol: float = 1e-4
+    lr_max_iter: int = 5000
     n_heads: int = 5
     head_epochs: int = 100
     head_batch_size: int = 128
@@ -128,20 +140,29 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         spread = self.scores_.argmax(1)
         self.seeds_ = surest(self.scores_, self.seed_share, y)
         context.log(seeds=len(self.seeds_))
-        self.head_ = self._match(X, self._lessons(y, spread), context)
+        network = self._match(X, self._lessons(y, spread), context)
+        labelled = y != UNLABELLED
+        if self.relearn and labelled.any():
+            self._learn_last_layer_again(network, X[labelled], y[labelled], context)
+        self.head_ = NetworkPredictor(network, self.n_clusters, self._inference)
         self._label(X)
         return self
 
     def _lessons(self, y: np.ndarray, spread: np.ndarray) -> list[Lesson]:
         """First the labelled images and the seeds, these with the classes spread to them."""
         labelled = np.flatnonzero(y != UNLABELLED)
-        rows = training_rows(y, self.seeds_, self.seed_labels)
-        classes = np.where(y == UNLABELLED, spread, y)
-        started = Lesson(round(self.seed_time * self.steps), rows, classes[rows])
-        alone = Lesson(self.steps, labelled, y[labelled])
+        n_seeds = seeds_in(self.batch_size, len(labelled), self.seed_labels)
+        if len(self.seeds_) == 0:
+            n_seeds = 0
+        pools = [
+            Pool(labelled, y[labelled], self.batch_size - n_seeds),
+            Pool(self.seeds_, spread[self.seeds_], n_seeds),
+        ]
+        started = Lesson(round(self.seed_time * self.steps), [pool for pool in pools if pool.size])
+        alone = Lesson(self.steps, [Pool(labelled, y[labelled], self.batch_size)])
         return [started, alone] if len(labelled) else [started]
 
-    def _match(self, X: np.ndarray, lessons: list[Lesson], context: Context) -> NetworkPredictor:
+    def _match(self, X: np.ndarray, lessons: list[Lesson], context: Context) -> Classifier:
         """SimCLR's network, trained on the images of `lessons` and by consistency."""
         seed = derive_seed(self.random_state, "spread-and-match")
         network = Classifier(X.shape[1:], self.width, self.feature_dim, self.n_clusters)
@@ -150,8 +171,35 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
             network[0].load_state_dict(self.encoder_.state_dict())
         network.to(context.device)
         images = image_tensor(X, context.device)
-        trained = match(network, images, lessons, self._matching(), seed, context)
-        return NetworkPredictor(trained, self.n_clusters, self._inference)
+        return match(network, images, lessons, self._matching(), seed, context)
+
+    @torch.no_grad()
+    def _learn_last_layer_again(
+        self, network: Classifier, X: np.ndarray, y: np.ndarray, context: Context
+    ) -> None:
+        """Make it the logistic regression on the features of labelled images ``X``.
+
+        Features are scaled such that their mean square is 1. A class without a label gets
+        probability 0.
+        """
+        images = image_tensor(X, context.device)
+        rows = in_batches(network.features, images, self._inference, PREDICT_BATCH).cpu().numpy()
+        scale = float(1 / np.sqrt(np.square(rows).mean() or 1.0))
+        learnt = self._new_last_layer().fit(rows * scale, y, context)
+        last = network.last
+        last.weight.zero_()
+        last.bias.fill_(-torch.inf)
+        last.weight[learnt.classes_] = torch.from_numpy(learnt.coef_ * scale).to(last.weight)
+        last.bias[learnt.classes_] = torch.from_numpy(learnt.intercept_).to(last.bias)
+
+    def _new_last_layer(self) -> LogisticRegression:
+        return LogisticRegression(
+            self.n_clusters,
+            C=self.C,
+            multi_class="multinomial",
+            tol=self.tol,
+            max_iter=self.lr_max_iter,
+        )
 
     def _cluster(self, X: np.ndarray, context: Context) -> np.ndarray:
         """Soft assignments ``(n, K)`` of the clustering head with the lowest loss."""
@@ -194,6 +242,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
         check_choice("features", self.features, ("simclr",))
+        self._new_last_layer()
         for name in ("seed_share", "seed_time"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")
@@ -219,17 +268,12 @@ def surest(scores: np.ndarray, share: float, y: np.ndarray) -> np.ndarray:
     return np.sort(np.concatenate(found))
 
 
-def training_rows(y: np.ndarray, seeds: np.ndarray, seed_labels: int) -> np.ndarray:
-    """Labelled images, repeated, and seeds: what is taught, drawn from evenly.
+def seeds_in(batch_size: int, n_labels: int, seed_labels: int) -> int:
+    """How many of the `batch_size` images that are taught in a step are seeds.
 
-    Parameters
-    ----------
-    y : ``(n,)`` labels, -1 = unlabelled.
-    seeds : indices of other images.
-    seed_labels : κ. Of up to κ labelled images each is repeated until they are as many as the
-        seeds; of more, as often as κ would be: the seeds are then κ of κ + labels parts. Where
-        seeds are fewer than that, each labelled image is there once.
+    With κ = `seed_labels`: half of them with up to κ labels, with more κ of κ + `n_labels` parts,
+    rounded. All of them without labels.
     """
-    labelled = np.flatnonzero(y != UNLABELLED)
-    times = max(1, len(seeds) // max(1, min(len(labelled), seed_labels)))
-    return np.concatenate([np.tile(labelled, times), seeds])
+    if n_labels == 0:
+        return batch_size
+    return round(batch_size * seed_labels / (seed_labels + max(n_labels, seed_labels)))

@@ -9,13 +9,23 @@ import pytest
 import torch
 from contexts import Recording, killed_and_resumed
 from fixed_fits import sample
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
 from methods.fixmatch import FixMatch
 from methods.method import UNLABELLED
-from methods.spread_and_match import SpreadAndMatch, surest, training_rows
-from methods.toolkit.matching import Classifier, Lesson, Matching, average_, consistency_loss, match
+from methods.spread_and_match import SpreadAndMatch, seeds_in, surest
+from methods.toolkit.matching import (
+    Classifier,
+    Lesson,
+    Matching,
+    Pool,
+    _Taught,
+    average_,
+    consistency_loss,
+    match,
+)
 
 SMOKE = FixMatch.schedules["smoke"]
 OURS = SpreadAndMatch.schedules["smoke"] | {"simclr_epochs": 1, "n_outer": 2, "head_epochs": 2}
@@ -94,14 +104,31 @@ def test_each_lesson_is_taught_until_its_step_in_full_batches() -> None:
             return super().forward(batch)
 
     lessons = [
-        Lesson(2, np.array([3, 5, 7, 9, 11]), np.array([0, 1, 0, 1, 0])),
-        Lesson(5, np.array([4, 6]), np.array([0, 1])),
+        Lesson(2, [Pool(np.array([3, 5, 7, 9, 11]), np.array([0, 1, 0, 1, 0]), 4)]),
+        Lesson(5, [Pool(np.array([4, 6]), np.array([0, 1]), 4)]),
     ]
     matching = Matching(5, 4, 2, 0.01, 0.0, 0.9, 1.0, 0.9)
     match(Watched((8, 8), 2, 4, 2), images, lessons, matching, 0, Recording())
     assert len(seen) == 5
     assert all(set(rows) <= {3, 5, 7, 9, 11} for rows in seen[:2])
     assert all(sorted(rows) == [4, 4, 6, 6] for rows in seen[2:])
+
+
+def test_pools_are_drawn_from_without_replacement_and_have_their_places() -> None:
+    own, seeds = np.arange(0, 12, 2), np.arange(1, 8, 2)
+    pools = [Pool(own, own % 3, 2), Pool(seeds, seeds % 3 + 5, 4), Pool(np.array([11]), own[:1], 3)]
+    taught = _Taught(Lesson(9, pools), seed=0)
+    steps = [taught[step] for step in range(6)]
+    assert all(step.shape == (2, 9) for step in steps)
+    images, classes = torch.stack(steps, 1)
+    for at in (0, 3):  # a pass through the first pool is three steps
+        assert sorted(images[at : at + 3, :2].flatten().tolist()) == own.tolist()
+    assert images[:3, :2].tolist() != images[3:, :2].tolist()
+    for step in images[:, 2:6]:  # one through the second is one step
+        assert sorted(step.tolist()) == seeds.tolist()
+    assert (images[:, 6:] == 11).all()
+    assert (classes[:, :2] == images[:, :2] % 3).all()
+    assert (classes[:, 2:6] == images[:, 2:6] % 3 + 5).all()
 
 
 # --- FixMatch ------------------------------------------------------------------------------------
@@ -155,21 +182,11 @@ def test_seeds_are_the_surest_of_each_class() -> None:
     assert set(surest(scores, 0.0, np.full(6, -1))) == {5, 3}  # without labels one of each
 
 
-def test_labelled_images_are_half_while_they_are_few() -> None:
-    y = np.array([0, 1, -1, -1, -1, -1, -1, -1])
-    rows = training_rows(y, np.arange(2, 8), seed_labels=2)
-    assert np.bincount(rows).tolist() == [3, 3, 1, 1, 1, 1, 1, 1]
-    assert training_rows(np.array([0, 1, 1, -1]), np.array([3]), 3).tolist() == [0, 1, 2, 3]
-    assert training_rows(np.full(4, -1), np.array([1]), 3).tolist() == [1]
-
-
-@pytest.mark.parametrize("n_labels", [50, 100, 700])
-def test_seeds_are_a_falling_share_of_what_is_taught(n_labels: int) -> None:
-    y = np.where(np.arange(2000) < n_labels, 0, UNLABELLED)
-    seeds = np.arange(n_labels, n_labels + 500)
-    rows = training_rows(y, seeds, seed_labels=50)
-    assert np.isin(rows, seeds).mean() == pytest.approx(50 / (50 + n_labels))
-    assert set(np.bincount(rows)[:n_labels]) == {10}
+@pytest.mark.parametrize(
+    ("n_labels", "n_seeds"), [(0, 64), (1, 32), (50, 32), (100, 21), (700, 4), (7000, 0)]
+)
+def test_seeds_are_half_while_labels_are_few_then_ever_less(n_labels: int, n_seeds: int) -> None:
+    assert seeds_in(64, n_labels, seed_labels=50) == n_seeds
 
 
 def lessons_of(monkeypatch: pytest.MonkeyPatch, **changed: float) -> tuple[SpreadAndMatch, list]:
@@ -191,19 +208,29 @@ def test_seeds_have_the_classes_that_were_spread_and_the_labelled_their_own(
 ) -> None:
     _, y, _ = sample()
     fitted, (first, _) = lessons_of(monkeypatch)
-    known = y[first.images] != UNLABELLED
-    assert 0.3 < known.mean() < 0.7
-    np.testing.assert_array_equal(first.classes[known], y[first.images][known])
-    spread = fitted.scores_.argmax(1)[first.images[~known]]
-    np.testing.assert_array_equal(first.classes[~known], spread)
+    own, seeds = first.pools
+    np.testing.assert_array_equal(own.images, np.flatnonzero(y != UNLABELLED))
+    np.testing.assert_array_equal(own.classes, y[own.images])
+    np.testing.assert_array_equal(seeds.images, fitted.seeds_)
+    np.testing.assert_array_equal(seeds.classes, fitted.scores_.argmax(1)[seeds.images])
+    assert seeds.size == seeds_in(fitted.batch_size, len(own.images), fitted.seed_labels) > 0
+    assert own.size + seeds.size == fitted.batch_size
 
 
 def test_later_the_labelled_images_are_taught_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     _, y, _ = sample()
     fitted, (first, second) = lessons_of(monkeypatch, seed_time=0.25)
     assert (first.until, second.until) == (fitted.steps // 4, fitted.steps)
-    np.testing.assert_array_equal(second.images, np.flatnonzero(y != UNLABELLED))
-    np.testing.assert_array_equal(second.classes, y[second.images])
+    (alone,) = second.pools
+    np.testing.assert_array_equal(alone.images, np.flatnonzero(y != UNLABELLED))
+    np.testing.assert_array_equal(alone.classes, y[alone.images])
+    assert alone.size == fitted.batch_size
+
+
+def test_without_seeds_only_the_labelled_images_are_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, (first, _) = lessons_of(monkeypatch, seed_share=0.0)
+    assert len(fitted.seeds_) == 0
+    assert [pool.size for pool in first.pools] == [fitted.batch_size]
 
 
 def test_without_labels_the_seeds_are_taught_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +238,8 @@ def test_without_labels_the_seeds_are_taught_to_the_end(monkeypatch: pytest.Monk
     monkeypatch.setattr("test_matching.sample", lambda: (X, np.full(len(X), UNLABELLED), None))
     fitted, lessons = lessons_of(monkeypatch)
     assert len(lessons) == 1
-    np.testing.assert_array_equal(lessons[0].images, fitted.seeds_)
+    (only,) = lessons[0].pools
+    np.testing.assert_array_equal(only.images, fitted.seeds_)
 
 
 def test_the_start_is_simclr_s_network_or_random(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,3 +276,31 @@ def test_other_features_are_refused() -> None:
     X, y, _ = sample()
     with pytest.raises(ValueError, match="features is 'autoencoder'; expected one of simclr"):
         SpreadAndMatch(features="autoencoder").fit(X, y)
+
+
+def test_the_last_layer_is_the_logistic_regression_of_the_labelled_images() -> None:
+    """scikit-learn's on the features; the network below it is the same with and without."""
+    X, y, _ = sample()
+    labelled = y != UNLABELLED
+    ours = OURS | {"lr_max_iter": 500, "tol": 1e-6}
+    fitted, plain = (
+        SpreadAndMatch(random_state=0, relearn=relearn, **ours).fit(X, y)
+        for relearn in (True, False)
+    )
+    with torch.inference_mode():
+        images = torch.from_numpy(X)[:, None].float() / 255
+        rows, others = (one.head_.network.features(images).numpy() for one in (fitted, plain))
+    np.testing.assert_array_equal(rows, others)
+    scaled = rows / np.sqrt(np.square(rows[labelled]).mean())
+    theirs = LogisticRegression(C=1.0, max_iter=2000, tol=1e-8).fit(scaled[labelled], y[labelled])
+    expected = theirs.predict_proba(scaled)
+    np.testing.assert_allclose(fitted.probabilities_, expected, atol=2e-3)
+    assert np.abs(plain.probabilities_ - expected).max() > 0.05
+
+
+def test_a_class_without_a_label_gets_no_probability() -> None:
+    X, y, _ = sample()
+    y = np.where(y == 3, UNLABELLED, y)
+    fitted = SpreadAndMatch(random_state=0, **OURS).fit(X, y)
+    assert (fitted.probabilities_[:, 3] == 0).all()
+    np.testing.assert_allclose(fitted.probabilities_.sum(1), 1, rtol=1e-5)

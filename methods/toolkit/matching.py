@@ -15,14 +15,14 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from methods.method import Context, Method
+from methods.method import Context, Method, derive_seed
 from methods.toolkit.augment import Strength, drawn_views, shifted, shifts
 from methods.toolkit.draws import Draws
 from methods.toolkit.fast.cuda_graphs import UNTRIED
@@ -36,6 +36,8 @@ from methods.toolkit.training import (
     one_cycle,
     pixels,
 )
+
+Network = TypeVar("Network", bound=nn.Module)
 
 LOGGED_LOSSES = 20
 # A garment stays what it is when it is seen from nearer by, tilted, lit otherwise or half covered.
@@ -87,12 +89,19 @@ class Matching:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more, below 1")
 
 
-class Lesson(NamedTuple):
-    """Images whose classes are taught until a step: both ``(m,)`` int64, an image may recur."""
+class Pool(NamedTuple):
+    """Images whose classes are taught, so many of them in each step: both ``(m,)`` int64."""
 
-    until: int
     images: np.ndarray
     classes: np.ndarray
+    size: int
+
+
+class Lesson(NamedTuple):
+    """What is taught until a step; the sizes of its pools add up to the labelled batch."""
+
+    until: int
+    pools: Sequence[Pool]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -133,9 +142,18 @@ class Classifier(nn.Sequential):
             SmallResNet(image_shape, width, feature_dim), nn.Linear(feature_dim, n_classes)
         )
 
+    @property
+    def last(self) -> nn.Linear:
+        """The last layer."""
+        return cast(nn.Linear, self[1])
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Images ``(n, c, h, w)`` to what the last layer takes, ``(n, feature_dim)``."""
+        return self[0](images.contiguous(memory_format=torch.channels_last))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images ``(n, c, h, w)`` to logits ``(n, n_classes)``."""
-        return super().forward(images.contiguous(memory_format=torch.channels_last))
+        return self.last(self.features(images))
 
 
 def consistency_loss(
@@ -173,13 +191,13 @@ def consistency_loss(
 
 
 def match(
-    network: nn.Module,
+    network: Network,
     images: torch.Tensor,
     lessons: Sequence[Lesson],
     matching: Matching,
     seed: int,
     context: Context,
-) -> nn.Module:
+) -> Network:
     """Train `network` on images of known classes, and on all images by consistency.
 
     Parameters
@@ -252,7 +270,7 @@ def _match_losses(
     context: Context,
 ) -> Losses:
     """The loss of a step, ℓ_s + λ_u ℓ_u, and what is watched: both parts, and the confident."""
-    taught = [_Taught(lesson, matching.batch_size, draws.seed) for lesson in lessons]
+    taught = [_Taught(lesson, draws.seed) for lesson in lessons]
     size, n_known = images.shape[2:], matching.batch_size
 
     def known_in(step: int) -> torch.Tensor:
@@ -280,21 +298,25 @@ def _match_losses(
 
 
 class _Taught:
-    """The images and classes of each step of a lesson, full batches however few images there are.
+    """The images and classes of each step of a lesson.
 
-    As in the authors' code: otherwise ten labels would make a step of ten images.
+    Every pool is drawn from without replacement, again and again. It gives full batches however few
+    images it has, as in the authors' code: otherwise ten labels would make a step of ten images.
     """
 
-    def __init__(self, lesson: Lesson, batch_size: int, seed: int) -> None:
-        times = math.ceil(batch_size / len(lesson.images))
+    def __init__(self, lesson: Lesson, seed: int) -> None:
         self.until = lesson.until
-        taught = np.stack([np.tile(lesson.images, times), np.tile(lesson.classes, times)])
-        self._taught = torch.from_numpy(taught)
-        self._batches = Batches(taught.shape[1], batch_size, seed, "cpu", whole=True)
+        self._pools: list[tuple[torch.Tensor, Batches]] = []
+        for number, pool in enumerate(lesson.pools):
+            times = math.ceil(pool.size / len(pool.images))
+            taught = np.tile(np.stack([pool.images, pool.classes]), times)
+            of_pool = derive_seed(seed, f"pool {number}") if number else seed
+            batches = Batches(taught.shape[1], pool.size, of_pool, "cpu", whole=True)
+            self._pools.append((torch.from_numpy(taught), batches))
 
     def __getitem__(self, step: int) -> torch.Tensor:
         """The images and their classes, ``(2, batch_size)`` int64, on the processor."""
-        return self._taught[:, self._batches[step]]
+        return torch.cat([taught[:, batches[step]] for taught, batches in self._pools], 1)
 
 
 @torch.no_grad()
