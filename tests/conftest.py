@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 import warm
 from hypothesis import settings
 from rig import Rig
+from threadpoolctl import threadpool_limits
 
 from bench.core.trial import Trial
 from bench.records import scoring as record
@@ -25,8 +27,37 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 if WORKER and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(WORKER.removeprefix("gw")) % len(cores)]})
+    threadpool_limits(1)  # libraries that were loaded before have a thread for every core
 
 warm.use_here()
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often: it is a tenth of what thousands of small tests take."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+# Numba compiles UMAP anew in every process, which takes half a minute of a processor: what needs it
+# goes to one worker.
+UMAP_FILES = tuple(
+    f"test_{name}.py"
+    for name in ("colour", "contract", "manifold", "outcomes", "projections", "report")
+)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """By file, as ``--dist loadfile`` does, and the files that need UMAP as one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return "umap" if file.endswith(UMAP_FILES) else file
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
+
 
 settings.register_profile("unhurried", deadline=None)  # a slow machine is no failure
 settings.register_profile("stress", deadline=None, max_examples=20 * settings().max_examples)

@@ -23,8 +23,6 @@ from methods.registry import Entry
 from methods.testing import Outcome, run_checks
 
 PLUGIN = '''
-import json
-import time
 import numpy as np
 from methods.method import Method
 from methods.registry import register
@@ -47,16 +45,25 @@ class Raises(Base):
         """Fail in a line of its own, then in numpy's code."""
         return np.zeros(3).reshape(7, -1)
 
+'''
+STAYS = """
+import time
+from methods.method import Method
+from methods.registry import register
+
 
 @register("stays")
-class Stays(Base):
+class Stays(Method):
+    def __init__(self, n_clusters=10, random_state=None):
+        self.n_clusters, self.random_state = n_clusters, random_state
+
     def fit(self, X, y=None, context=None):
         while True:
             try:
                 time.sleep(600)
             except BaseException:
                 pass
-'''
+"""
 
 
 class Brightness(Method):
@@ -195,7 +202,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Re
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONOPTIMIZE", "1")
         patch.setattr(execution, "subprocess", subprocess)  # a new process, which heeds that
-        arguments = ["check", str(path), "--timeout", "8s", "-v"]
+        arguments = ["check", str(path), "-v"]
         yield path, CliRunner().invoke(app, arguments)
 
 
@@ -234,11 +241,13 @@ def test_the_author_s_own_line_is_shown_once(checked: tuple[Path, Result]) -> No
 
 
 @pytest.mark.slow
-def test_an_endless_loop_ends_with_a_sentence(checked: tuple[Path, Result]) -> None:
-    _, result = checked
+def test_an_endless_loop_ends_with_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "stays.py"
+    path.write_text(STAYS)
+    result = CliRunner().invoke(app, ["check", str(path), "--timeout", "4s"])
     said = lines(result, "stays")
     assert said["plan"] == said["constructor"] == "ok"
-    assert said["labels"] == "FAILED it did not come to an end within 8 s"
+    assert said["labels"] == "FAILED it did not come to an end within 4 s"
     assert said["colour"] == "skipped: see labels"
 
 

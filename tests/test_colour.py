@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from contexts import Recording
 
 import bench
 from bench.core import splits
@@ -31,27 +33,27 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     return np.clip(tiles[y] + noise, 0, 255).astype(np.uint8), y
 
 
-CASES = [
-    (name, n_labels)
-    for name in registry.names()
-    for n_labels in (0, LABELS)
-    if n_labels or not registry.get(name).tags.needs_labels
-]
-
-
 def test_every_plugin_imports() -> None:
     assert PROBLEMS == []
 
 
-@pytest.mark.parametrize(("name", "n_labels"), CASES)
+@pytest.fixture(scope="module")
+def stages() -> dict[str, Any]:
+    """Those that the methods share: the autoencoder is trained once for all of them."""
+    return {}
+
+
+@pytest.mark.parametrize("name", registry.names())
 def test_every_method_takes_colour_images(
-    images: tuple[np.ndarray, np.ndarray], name: str, n_labels: int
+    images: tuple[np.ndarray, np.ndarray], stages: dict[str, Any], name: str
 ) -> None:
     X, truth = images
+    entry = registry.get(name)
+    n_labels = LABELS if entry.tags.uses_labels else 0
     labelled = splits.labelled_indices(truth, n_labels, "stratified", 0) if n_labels else []
     y = splits.reveal(truth, np.array(labelled, dtype=np.int64))
-    entry = registry.get(name)
-    method = entry.build("smoke", n_clusters=K, random_state=0).fit(X, y)
+    method = entry.build("smoke", n_clusters=K, random_state=0)
+    method.fit(X, y, Recording(stages=stages))
     assert method.labels_.shape == (N,)
     assert method.labels_.dtype.kind in "iu"
     assert 0 <= method.labels_.min() <= method.labels_.max() < K
