@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import psutil
-from plugins_for_tests import Place, kill_9, wait_for
+from plugins_for_tests import Place, wait_for
 from undisturbed import check_kept, outcomes, run_to_the_end
 
 KILLS = int(os.environ.get("BENCH_STRESS_KILLS", "50"))
@@ -32,9 +33,9 @@ def kill_once(place: Place, rng: random.Random, longest: float) -> str:
     with place.start(WORDS, *PLUGINS) as runner:
         with contextlib.suppress(subprocess.TimeoutExpired):
             runner.wait(rng.uniform(0, longest))
-        if runner.poll() is not None:
+        runner.kill()
+        if runner.wait(10) != -signal.SIGKILL:  # it had ended, if only just now
             return ""
-        kill_9(runner)
         while not alone and (found := place.processes()):  # again: some may just be starting
             for process in found:
                 with contextlib.suppress(psutil.NoSuchProcess):
