@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
@@ -84,13 +85,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+discovered = functools.cache(registry.discover)
+
+
 @pytest.fixture
 def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, registry.Entry]]:
     """The registered methods; what the test changes in the registry is forgotten after it.
 
     So are the plugins' files that it has imported: a module registers its methods once per process.
     """
-    registry.discover()  # before the copy, for the same reason
+    discovered()  # before the copy, for the same reason
     copy, before = dict(registry._entries), set(sys.modules)
     monkeypatch.setattr(registry, "_entries", copy)
     yield copy

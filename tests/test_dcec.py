@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pickle
 from collections.abc import Callable
@@ -379,6 +380,13 @@ def test_no_step_after_max_iterations():
     np.testing.assert_allclose(method.cluster_centers_[0], z[:12:3].mean(0), rtol=1e-5)
 
 
+@functools.cache
+def undisturbed_fit(cls, shuffle):
+    """A fit that nothing kills, and its context."""
+    context = Recording()
+    return fitted(cls, context=context, shuffle=shuffle), context
+
+
 @pytest.mark.parametrize("lives", [2, 15, 17, 36, 37, 38, 52, 66])
 @pytest.mark.parametrize(("cls", "shuffle"), [(DCEC, False), (SSDCEC, True)])
 def test_resumed_fit_equals_an_undisturbed_one(cls, shuffle, lives):
@@ -387,8 +395,7 @@ def test_resumed_fit_equals_an_undisturbed_one(cls, shuffle, lives):
     At event 36, the tenth step is done; at 37, the state before the second refresh is kept; at 66,
     all is done but the last refresh. Other places: `test_training`.
     """
-    undisturbed = Recording()
-    expected = fitted(cls, context=undisturbed, shuffle=shuffle)
+    expected, undisturbed = undisturbed_fit(cls, shuffle)
     assert undisturbed.events == 66
     resumed, context = killed_and_resumed(
         lambda c: fitted(cls, context=c, shuffle=shuffle), lives, every=3

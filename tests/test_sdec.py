@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import pickle
@@ -317,11 +318,17 @@ def test_stops_at_the_second_refresh_at_the_earliest():
     assert (method.n_iter_, method.stopped_) == (25, "max_iterations")
 
 
+@functools.cache
+def undisturbed_fit() -> tuple[SDEC, Recording]:
+    """A fit that nothing kills, and its context."""
+    context = Recording()
+    return fitted(context=context), context
+
+
 @pytest.mark.parametrize("lives", [2, 17, 37, 52, 66])
 def test_resumed_fit_equals_an_undisturbed_one(lives):
     """Killed in the 16 events of the pretraining, and in the 50 of the joint phase."""
-    undisturbed = Recording()
-    expected = fitted(context=undisturbed)
+    expected, undisturbed = undisturbed_fit()
     assert undisturbed.events == 66
     resumed, context = killed_and_resumed(lambda c: fitted(context=c), lives, every=3)
     assert equal(resumed, expected)
