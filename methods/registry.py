@@ -47,10 +47,9 @@ class Entry:
 
     @property
     def module(self) -> str:
-        """Its module, for `load`, where that is a plugin in this package; else empty."""
-        package, _, name = self.cls.__module__.partition(".")
-        own = package == "methods" and name.partition(".")[0] not in NOT_PLUGINS
-        return self.cls.__module__ if own else ""
+        """What `load` imports for it, where that is a plugin in this package; else empty."""
+        package, name, *_ = [*self.cls.__module__.split("."), ""]
+        return f"methods.{name}" if package == "methods" and name not in NOT_PLUGINS else ""
 
     @property
     def summary(self) -> str:
@@ -165,7 +164,7 @@ def discover(plugins: Iterable[str | Path] = ()) -> list[Problem]:
 
 
 def load(module: str) -> list[Problem]:
-    """Import one module of this package; what `discover` would say of it alone."""
+    """Import one plugin of this package, ``methods.NAME``; what `discover` would say of it."""
     return _attempt(_file_of(module), partial(importlib.import_module, module))
 
 

@@ -56,7 +56,7 @@ from methods.toolkit.training import image_tensor, in_batches
 @register("spread-and-match")
 @dataclass(eq=False, repr=False, kw_only=True)
 class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
-    """Poisson MBO on SimCLR's features, FixMatch from its weights, the last layer learnt again.
+    """Poisson MBO on SimCLR's features, FixMatch from SimCLR's weights, the last layer learnt anew.
 
     Parameters
     ----------
@@ -68,7 +68,9 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     steps, batch_size, mu, lr, weight_decay, threshold, weight, ema : of the consistency training,
         see `Matching`.
     relearn : whether the last layer is learnt again from all labelled images.
-    C, tol, lr_max_iter : of that, see `LinearProbe`.
+    C, lr_max_iter : of that, see `LinearProbe`.
+    tol : of both solvers: the largest relative residual of Poisson learning, the largest gradient
+        of the last layer.
     n_heads, head_epochs, head_batch_size, head_lr : clustering heads without labels, and how each
         is trained.
     entropy_weight : of their loss, see `scan_loss`.
@@ -77,7 +79,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     Attributes
     ----------
     labels_ : ``(n,)`` int64, the network's most probable class, for labelled images too.
-    probabilities_ : ``(n, n_clusters)`` float32.
+    probabilities_ : ``(n, n_clusters)`` float32; with `relearn` 0 for a class that had no label.
     seeds_ : the indices of the seeds, int64.
     head_ : the trained network.
     """

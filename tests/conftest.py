@@ -48,6 +48,7 @@ UMAP_FILES = tuple(
 )
 
 
+@pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """By file, as ``--dist loadfile`` does, and the files that need UMAP as one."""
     from xdist.scheduler import LoadFileScheduling

@@ -13,7 +13,7 @@ from bench.running import forkserver
 from bench.running.runner import Summary
 from methods import registry
 
-# The whole of ``--all`` twice, and some of it: more processes than the usual limit allows for.
+# The whole of ``--all``, and some of it twice more: more processes than the usual limit allows for.
 pytestmark = pytest.mark.timeout(1200)
 LEVELS = ["0%", "10%"]
 ONE_OF_EACH = [  # of the families; some share stages with others, some do not
@@ -79,6 +79,7 @@ def test_the_same_seed_gives_the_same_labels(
 
 @pytest.mark.slow
 def test_another_seed_gives_others(two_seeds: tuple[Summary, pd.DataFrame, Path]) -> None:
+    """One method of each family."""
     first, second = (by_trial(two_seeds[1], seed).xs("10%", level="level") for seed in (0, 1))
     assert len(second) == len(ONE_OF_EACH)
     assert (first.loc[second.index, "nmi_all"] != second["nmi_all"]).all()

@@ -43,13 +43,21 @@ def stages() -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize("name", registry.names())
+# With labels, unless these are ignored; without, what then is a method of its own.
+CASES = [(name, LABELS if registry.get(name).tags.uses_labels else 0) for name in registry.names()]
+CASES += [
+    (name, 0)
+    for name, tags in ((name, registry.get(name).tags) for name in registry.names())
+    if tags.uses_labels and not tags.needs_labels and tags.without_labels is None
+]
+
+
+@pytest.mark.parametrize(("name", "n_labels"), CASES)
 def test_every_method_takes_colour_images(
-    images: tuple[np.ndarray, np.ndarray], stages: dict[str, Any], name: str
+    images: tuple[np.ndarray, np.ndarray], stages: dict[str, Any], name: str, n_labels: int
 ) -> None:
     X, truth = images
     entry = registry.get(name)
-    n_labels = LABELS if entry.tags.uses_labels else 0
     labelled = splits.labelled_indices(truth, n_labels, "stratified", 0) if n_labels else []
     y = splits.reveal(truth, np.array(labelled, dtype=np.int64))
     method = entry.build("smoke", n_clusters=K, random_state=0)

@@ -263,10 +263,19 @@ def test_a_new_process_gives_what_a_fork_gives(
         (path,) = outcome.written
         subsets.append(read_record(Path(path))["subsets"])
     assert subsets[0] == subsets[1]
+    (folder / "tidied").unlink(missing_ok=True)
     assert run_one(shared, "tidies").status == "ok"
     assert len((folder / "tidied").read_text().splitlines()) == 1
     assert run_one(shared, "aborts").message.startswith("the process was ended by SIGABRT")
     assert run_one(shared, "leaves") == Outcome("ok")
+
+
+def test_a_worker_that_is_no_fork_ends_as_python_does(
+    run_one: Callable[..., Outcome], folder: Path
+) -> None:
+    (folder / "tidied").unlink(missing_ok=True)
+    assert run_one(None, "tidies").status == "ok"
+    assert len((folder / "tidied").read_text().splitlines()) == 1
 
 
 @pytest.mark.timeout(120)

@@ -10,12 +10,14 @@ import pytest
 import warm
 from plugins_for_tests import PLUGINS
 
+from bench.core.errors import BenchError
 from bench.core.trial import Grid, Trial
 from bench.data import datasets
 from bench.records.store import Store
 from bench.running.job import Job
 from bench.running.plan import Surroundings, make_plan
 from bench.running.stages import StageStore
+from bench.running.worker import Worker
 from methods import registry
 
 FIND = """
@@ -42,10 +44,13 @@ def found_by(job: Job) -> list[str]:
     process = warm.Popen(
         [sys.executable, "-P", "-c", FIND, job.dumps()],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env={"PYTHONPATH": str(Path(__file__).parent.parent)},
     )
-    return str(process.communicate()[0]).split()
+    said = str(process.communicate()[0])
+    assert process.returncode == 0, said
+    return said.split()
 
 
 def job_of(trial: Trial, folder: Path, module: str, *plugins: str) -> Job:
@@ -67,7 +72,7 @@ def test_a_planned_job_imports_the_file_of_its_method_alone(
     jobs = [task.job for task in make_plan(trials(name), around).tasks]
     assert jobs
     for job in jobs:
-        assert job.module == registry.get(name).cls.__module__
+        assert registry.get(name).cls.__module__.startswith(job.module)
         found, *modules = found_by(job)
         assert found == name
         assert job.module in modules
@@ -108,3 +113,16 @@ def test_a_plugin_from_elsewhere_is_loaded_from_its_file(
     said = " ".join(found_by(job_of(trial, tmp_path, "", str(tmp_path / "gone.py"))))
     assert said.startswith(f"no method is called {name!r}; ")
     assert f"there is no file {tmp_path / 'gone.py'}" in said
+
+
+def test_what_is_wrong_with_the_file_of_a_method_is_said(
+    entries: dict[str, registry.Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its module is imported by then: `discover` alone would find nothing to complain about."""
+    (trial,) = trials("supervised-lr")
+    job = job_of(trial, tmp_path, "methods.supervised")
+    del entries["supervised-lr"]
+    problem = registry.Problem("supervised.py", "supervised.py cannot be used: it is broken")
+    monkeypatch.setattr(registry, "load", lambda module: [problem])
+    with pytest.raises(BenchError, match=r"^no method is called 'supervised-lr'.*it is broken$"):
+        Worker(job, lambda event: None)

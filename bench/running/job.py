@@ -14,7 +14,7 @@ class Job:
 
     `trials` differ at most in their level, and in more than one level only where the method
     ignores labels. `stage` names the one stage that the job computes instead of fitting. `module`
-    is where in `methods` the run found the first one's method; empty where that was elsewhere.
+    is where in `methods` the run found the first trial's method; empty where that was elsewhere.
     """
 
     trials: tuple[Trial, ...]

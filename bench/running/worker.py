@@ -59,7 +59,8 @@ class Worker:
         self.job = job
         self.emit = emit
         self.trial = job.trials[0]
-        self.fitted = _find_methods(job)
+        _register_methods(job)
+        self.fitted = fitted_as(self.trial)  # of all trials of the job
         self.entry = registry.get(self.fitted.method)
         self.precision = machine.resolve_precision(self.trial.precision, job.device)
         self.environment = machine.describe(
@@ -330,8 +331,8 @@ class Worker:
         )
 
 
-def _find_methods(job: Job) -> Trial:
-    """Register the methods of a job; the trial whose fit serves all of its trials.
+def _register_methods(job: Job) -> None:
+    """Register the methods of a job.
 
     To import all methods is most of what a short trial costs, so it is done only where the module
     that the job names does not have them all.
@@ -340,16 +341,17 @@ def _find_methods(job: Job) -> Trial:
     ------
     BenchError : there is no such method any more; what is wrong with a plugin is said with it.
     """
-    if job.module:
-        registry.load(job.module)
-        with contextlib.suppress(registry.RegistryError):
-            fits = [fitted_as(trial) for trial in job.trials]
-            return fits[0]
-    problems = registry.discover(job.plugins)
+    problems = registry.load(job.module) if job.module else []
+    with contextlib.suppress(registry.RegistryError):
+        for trial in job.trials:
+            fitted_as(trial)
+        return
+    problems += registry.discover(job.plugins)
     try:
-        return fitted_as(job.trials[0])
+        fitted_as(job.trials[0])
     except registry.RegistryError as error:
-        raise BenchError("; ".join([str(error), *(p.message for p in problems)])) from error
+        said = dict.fromkeys([str(error), *(problem.message for problem in problems)])
+        raise BenchError("; ".join(said)) from error
 
 
 def _status_of(error: BaseException) -> str:

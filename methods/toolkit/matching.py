@@ -90,7 +90,7 @@ class Matching:
 
 
 class Pool(NamedTuple):
-    """Images whose classes are taught, so many of them in each step: both ``(m,)`` int64."""
+    """`size` of these images are taught in each step; `images` and `classes` are ``(m,)`` int64."""
 
     images: np.ndarray
     classes: np.ndarray
@@ -300,8 +300,8 @@ def _match_losses(
 class _Taught:
     """The images and classes of each step of a lesson.
 
-    Every pool is drawn from without replacement, again and again. It gives full batches however few
-    images it has, as in the authors' code: otherwise ten labels would make a step of ten images.
+    Every pool gives each step as many images, in an order of its own, pass after pass. It does so
+    however few it has, as in the authors' code: otherwise ten labels would make a step of ten.
     """
 
     def __init__(self, lesson: Lesson, seed: int) -> None:
@@ -310,6 +310,7 @@ class _Taught:
         for number, pool in enumerate(lesson.pools):
             times = math.ceil(pool.size / len(pool.images))
             taught = np.tile(np.stack([pool.images, pool.classes]), times)
+            # The first has the order that a lesson of one pool always had: FixMatch's is of it.
             of_pool = derive_seed(seed, f"pool {number}") if number else seed
             batches = Batches(taught.shape[1], pool.size, of_pool, "cpu", whole=True)
             self._pools.append((torch.from_numpy(taught), batches))
