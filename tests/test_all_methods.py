@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(1200)
 LEVELS = ["0%", "10%"]
 ONE_OF_EACH = [  # of the families; some share stages with others, some do not
     *("supervised-mlp", "ss-scan", "simclr-lr", "poisson-mbo", "kmeans-percentile", "ss-dcec"),
-    *("spread-and-match", "kmeans", "constrained-kmeans"),
+    *("spread-and-match", "constrained-kmeans"),
 ]
 TABLES = ["acc_all", "nmi_all", "acc_unlabelled", "accuracy_unlabelled", "accuracy_labelled"]
 

@@ -244,10 +244,10 @@ def test_the_author_s_own_line_is_shown_once(checked: tuple[Path, Result]) -> No
 def test_an_endless_loop_ends_with_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "stays.py"
     path.write_text(STAYS)
-    result = CliRunner().invoke(app, ["check", str(path), "--timeout", "4s"])
+    result = CliRunner().invoke(app, ["check", str(path), "--timeout", "3s"])
     said = lines(result, "stays")
     assert said["plan"] == said["constructor"] == "ok"
-    assert said["labels"] == "FAILED it did not come to an end within 4 s"
+    assert said["labels"] == "FAILED it did not come to an end within 3 s"
     assert said["colour"] == "skipped: see labels"
 
 

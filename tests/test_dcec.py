@@ -530,7 +530,7 @@ def test_is_a_scikit_learn_estimator():
 def test_supervision_helps_on_digits():
     digits = load_digits()
     X, y = (digits.images * 15).astype(np.uint8), digits.target
-    params = {"pretrain_epochs": 8, "max_iterations": 120, "update_interval": 40, "n_init": 5}
+    params = {"pretrain_epochs": 8, "max_iterations": 80, "update_interval": 40, "n_init": 5}
     params |= {"batch_size": 64, "lr": 3e-3, "random_state": 0}
     given = reveal(y, len(y) // 5)
     hidden, first = given < 0, Recording()

@@ -324,14 +324,15 @@ def test_training_goes_on_after_a_kill(name: str) -> None:
     suite = Recording()
     undisturbed = fit(suite)
     assert (suite.events, len(suite.steps)) == (125, 63)
-    for lives, left in (
+    places = (
         (15, 4 + 1 + 20 + 16 + 16),  # SimCLR, in the middle of its epoch
         (21, 1 + 20 + 16 + 16),  # the neighbours
         (40, 11 + 16 + 16),  # the head, as all below in the middle of an epoch
         (80, 2 + 7 + 16),  # fine-tuning; the head's last state is the one before its 19th step
         (110, 2 + 1 + 10),  # self-labelling
         (125, 2 + 1 + 1),  # self-labelling, after its last step
-    ):
+    )
+    for lives, left in places if name == "scan-selflabel" else places[2:5]:
         resumed, context = killed_and_resumed(fit, lives, every=3)
         assert len(context.steps) == left, lives
         assert np.array_equal(resumed.probabilities_, undisturbed.probabilities_), lives

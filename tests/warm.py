@@ -115,13 +115,17 @@ def serve(path: str) -> None:
     """Fork for every request until standard input is closed; the forks that are left go on."""
     from bench.running.libraries import import_libraries
 
+    gc.disable()
     import_libraries()
     for name in COMMAND:
         importlib.import_module(name)
     forget_ours()
+    gc.set_threshold(50_000, 20, 20)  # as in conftest
     sys.dont_write_bytecode = False  # what a fork has compiled, the next one has
     sys.pycache_prefix = str(Path(path).parent / "bytecode")
+    gc.collect()
     gc.freeze()
+    gc.enable()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(path)
     listener.listen()
