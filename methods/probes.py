@@ -20,7 +20,7 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 from methods.method import UNLABELLED, Context, Tags
 from methods.registry import register
 from methods.toolkit.features import FeatureMethod
-from methods.toolkit.heads.logistic import LogisticRegression
+from methods.toolkit.heads.logistic import LogisticRegression, new_probe
 
 
 @register("simclr-lr")
@@ -87,20 +87,11 @@ class LinearProbe(FeatureMethod):
     def _learn(self, rows: np.ndarray, y: np.ndarray, context: Context) -> LogisticRegression:
         """The classifier, from scaled features ``(n, d)`` and labels ``y``, -1 = unlabelled."""
         labelled = y != UNLABELLED
-        return self._new_head().fit(rows[labelled], y[labelled], context)
-
-    def _new_head(self) -> LogisticRegression:
-        return LogisticRegression(
-            self.n_clusters,
-            C=self.C,
-            multi_class="multinomial",
-            tol=self.tol,
-            max_iter=self.lr_max_iter,
-        )
+        return new_probe(self).fit(rows[labelled], y[labelled], context)
 
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
-        self._new_head()
+        new_probe(self)
 
 
 @register("self-training")
@@ -128,7 +119,7 @@ class SelfTraining(LinearProbe):
         """The classifier of the last round."""
 
         def learn(rows: np.ndarray, y: np.ndarray) -> LogisticRegression:
-            return self._new_head().fit(rows, y, context)
+            return new_probe(self).fit(rows, y, context)
 
         model = SelfTrainingClassifier(
             _Estimator(learn), threshold=self.threshold, max_iter=self.n_rounds

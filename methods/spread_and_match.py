@@ -44,7 +44,7 @@ from methods.scan.phases import Training, train_phase
 from methods.toolkit.draws import Draws, generator
 from methods.toolkit.fast.cuda_graphs import UNTRIED
 from methods.toolkit.graph import SHARED_NEIGHBOURS
-from methods.toolkit.heads.logistic import LogisticRegression
+from methods.toolkit.heads.logistic import new_probe
 from methods.toolkit.heads.outputs import PREDICT_BATCH, NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
 from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, Pool, match
@@ -187,21 +187,12 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         images = image_tensor(X, context.device)
         rows = in_batches(network.features, images, self._inference, PREDICT_BATCH).cpu().numpy()
         scale = float(1 / np.sqrt(np.square(rows).mean() or 1.0))
-        learnt = self._new_last_layer().fit(rows * scale, y, context)
+        learnt = new_probe(self).fit(rows * scale, y, context)
         last = network.last
         last.weight.zero_()
         last.bias.fill_(-torch.inf)
         last.weight[learnt.classes_] = torch.from_numpy(learnt.coef_ * scale).to(last.weight)
         last.bias[learnt.classes_] = torch.from_numpy(learnt.intercept_).to(last.bias)
-
-    def _new_last_layer(self) -> LogisticRegression:
-        return LogisticRegression(
-            self.n_clusters,
-            C=self.C,
-            multi_class="multinomial",
-            tol=self.tol,
-            max_iter=self.lr_max_iter,
-        )
 
     def _cluster(self, X: np.ndarray, context: Context) -> np.ndarray:
         """Soft assignments ``(n, K)`` of the clustering head with the lowest loss."""
@@ -244,7 +235,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
         check_choice("features", self.features, ("simclr",))
-        self._new_last_layer()
+        new_probe(self)
         for name in ("seed_share", "seed_time"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")

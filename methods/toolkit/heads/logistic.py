@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -160,6 +161,31 @@ class LogisticRegression:
             return F.softplus(logits) - one_hot * logits, logits.sigmoid() - one_hot
         log_probabilities = logits.log_softmax(1)
         return -one_hot * log_probabilities, log_probabilities.exp() - one_hot
+
+
+class HasProbe(Protocol):
+    """A method with a logistic regression on features; parameters as of `LogisticRegression`."""
+
+    n_clusters: int
+    C: float
+    tol: float
+    lr_max_iter: int
+
+
+def new_probe(method: HasProbe) -> LogisticRegression:
+    """The multinomial regression of a method, with the parameters that the method has for it.
+
+    Raises
+    ------
+    ValueError : a parameter out of range.
+    """
+    return LogisticRegression(
+        method.n_clusters,
+        C=method.C,
+        multi_class="multinomial",
+        tol=method.tol,
+        max_iter=method.lr_max_iter,
+    )
 
 
 class Whitening:
