@@ -11,7 +11,8 @@ Our own method, of known parts, one configuration for every number of labels:
    ones: half and half while labels are few, then ever less, as some of them have the wrong class.
    Without labels they are all that is taught. The running mean of its weights is the result.
 4. Few steps see few of many labels, so the last layer is learnt again, on the features of all
-   labelled images: there it is a logistic regression, which has one solution.
+   labelled images: there it is a logistic regression, which has one solution. While labels are few
+   they say less than what was spread: then it learns the classes that were spread to all images.
 
 References
 ----------
@@ -61,16 +62,15 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     Parameters
     ----------
     seed_share : share of the images that become seeds, the surest of each class; 0 for none.
-    seed_labels : up to how many labels the seeds are half of what is taught; with more, their share
-        falls, see `seeds_in`.
+    seed_labels : up to how many labels the seeds are half of what is taught, and the last layer
+        learns the classes that were spread to all images. With more labels the seeds' share falls,
+        see `seeds_in`, and the last layer learns the labels.
     seed_time : share of the steps in which the seeds are taught too; all of them without labels.
     warm_start : whether the network starts with SimCLR's weights, and not at random.
     steps, batch_size, mu, lr, weight_decay, threshold, weight, ema : of the consistency training,
         see `Matching`.
-    relearn : whether the last layer is learnt again from all labelled images.
-    C, lr_max_iter : of that, see `LinearProbe`.
-    tol : of both solvers: the largest relative residual of Poisson learning, the largest gradient
-        of the last layer.
+    relearn : whether the last layer is learnt again, where there are labels.
+    C, lr_tol, lr_max_iter : of that, see `LogisticRegression`.
     n_heads, head_epochs, head_batch_size, head_lr : clustering heads without labels, and how each
         is trained.
     entropy_weight : of their loss, see `scan_loss`.
@@ -84,7 +84,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     head_ : the trained network.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     tags: ClassVar[Tags] = Tags(family="consistency", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": PoissonMBO.schedules["quick"]
@@ -114,7 +114,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     warm_start: bool = True
     relearn: bool = True
     C: float = 1.0
-    tol: float = 1e-4
+    lr_tol: float = 1e-4
     lr_max_iter: int = 5000
     n_heads: int = 5
     head_epochs: int = 100
@@ -145,7 +145,10 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         network = self._match(X, self._lessons(y, spread), context)
         labelled = y != UNLABELLED
         if self.relearn and labelled.any():
-            self._learn_last_layer_again(network, X[labelled], y[labelled], context)
+            few = labelled.sum() <= self.seed_labels
+            taught = np.flatnonzero(labelled | few)
+            classes = np.where(labelled, y, spread)[taught]
+            self._learn_last_layer_again(network, X[taught], classes, context)
         self.head_ = NetworkPredictor(network, self.n_clusters, self._inference)
         self._label(X)
         return self
@@ -179,15 +182,15 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     def _learn_last_layer_again(
         self, network: Classifier, X: np.ndarray, y: np.ndarray, context: Context
     ) -> None:
-        """Make it the logistic regression on the features of labelled images ``X``.
+        """Make it the logistic regression on the features of images ``X`` of classes ``y``.
 
-        Features are scaled such that their mean square is 1. A class without a label gets
+        Features are scaled such that their mean square is 1. A class without an image gets
         probability 0.
         """
         images = image_tensor(X, context.device)
         rows = in_batches(network.features, images, self._inference, PREDICT_BATCH).cpu().numpy()
         scale = float(1 / np.sqrt(np.square(rows).mean() or 1.0))
-        learnt = new_probe(self).fit(rows * scale, y, context)
+        learnt = new_probe(self, self.lr_tol).fit(rows * scale, y, context)
         last = network.last
         last.weight.zero_()
         last.bias.fill_(-torch.inf)
@@ -235,7 +238,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
         check_choice("features", self.features, ("simclr",))
-        new_probe(self)
+        new_probe(self, self.lr_tol)
         for name in ("seed_share", "seed_time"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")

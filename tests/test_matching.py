@@ -278,11 +278,16 @@ def test_other_features_are_refused() -> None:
         SpreadAndMatch(features="autoencoder").fit(X, y)
 
 
-def test_the_last_layer_is_the_logistic_regression_of_the_labelled_images() -> None:
-    """scikit-learn's on the features; the network below it is the same with and without."""
+@pytest.mark.parametrize("few", [False, True])
+def test_the_last_layer_is_the_logistic_regression_of_what_is_known(few: bool) -> None:
+    """scikit-learn's on the features; the network below it is the same with and without.
+
+    Of the labelled images, or, while they are few, of all with the classes spread to them.
+    """
     X, y, _ = sample()
     labelled = y != UNLABELLED
-    ours = OURS | {"lr_max_iter": 500, "tol": 1e-6}
+    n_labels = int(labelled.sum())
+    ours = OURS | {"lr_max_iter": 500, "lr_tol": 1e-6, "seed_labels": n_labels - (not few)}
     fitted, plain = (
         SpreadAndMatch(random_state=0, relearn=relearn, **ours).fit(X, y)
         for relearn in (True, False)
@@ -291,8 +296,10 @@ def test_the_last_layer_is_the_logistic_regression_of_the_labelled_images() -> N
         images = torch.from_numpy(X)[:, None].float() / 255
         rows, others = (one.head_.network.features(images).numpy() for one in (fitted, plain))
     np.testing.assert_array_equal(rows, others)
-    scaled = rows / np.sqrt(np.square(rows[labelled]).mean())
-    theirs = LogisticRegression(C=1.0, max_iter=2000, tol=1e-8).fit(scaled[labelled], y[labelled])
+    classes = np.where(labelled, y, fitted.scores_.argmax(1))
+    taught = labelled | few
+    scaled = rows / np.sqrt(np.square(rows[taught]).mean())
+    theirs = LogisticRegression(C=1.0, max_iter=2000, tol=1e-8).fit(scaled[taught], classes[taught])
     expected = theirs.predict_proba(scaled)
     np.testing.assert_allclose(fitted.probabilities_, expected, atol=2e-3)
     assert np.abs(plain.probabilities_ - expected).max() > 0.05

@@ -168,11 +168,10 @@ class HasProbe(Protocol):
 
     n_clusters: int
     C: float
-    tol: float
     lr_max_iter: int
 
 
-def new_probe(method: HasProbe) -> LogisticRegression:
+def new_probe(method: HasProbe, tol: float) -> LogisticRegression:
     """The multinomial regression of a method, with the parameters that the method has for it.
 
     Raises
@@ -183,7 +182,7 @@ def new_probe(method: HasProbe) -> LogisticRegression:
         method.n_clusters,
         C=method.C,
         multi_class="multinomial",
-        tol=method.tol,
+        tol=tol,
         max_iter=method.lr_max_iter,
     )
 
