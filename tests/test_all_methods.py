@@ -16,10 +16,8 @@ from methods import registry
 # The whole of ``--all``, and some of it twice more: more processes than the usual limit allows for.
 pytestmark = pytest.mark.timeout(1200)
 LEVELS = ["0%", "10%"]
-ONE_OF_EACH = [  # of the families; some share stages with others, some do not
-    *("supervised-mlp", "ss-scan", "simclr-lr", "poisson-mbo", "kmeans-percentile", "ss-dcec"),
-    *("spread-and-match", "constrained-kmeans"),
-]
+# Of the families; some share stages with others, some do not.
+ONE_OF_EACH = ["ss-scan", "poisson-mbo", "kmeans-percentile", "ss-dcec", "spread-and-match"]
 TABLES = ["acc_all", "nmi_all", "acc_unlabelled", "accuracy_unlabelled", "accuracy_labelled"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from benchmarks import ours, tables
 from benchmarks.harness import WHOLE, Comparison, Growth, Ledger, Race, Round, Series, timed
 from benchmarks.peers import PeerProcess, is_installed
@@ -240,7 +241,7 @@ def timings(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", file, *options]
     # pytest-xdist tells its workers' children that they are workers too, and then nothing is timed.
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True)
+    return warm.run(command, ROOT, plain)
 
 
 def test_a_session_prints_and_saves_its_tables(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from bench import checking
 from bench.cli import app
 from bench.core.errors import BenchError
-from bench.running import child, execution
-from methods import testing as checks
+from bench.running import child
+from methods import testing
 from methods.method import Method, flatten
 from methods.registry import Entry
 from methods.testing import Outcome, run_checks
@@ -181,8 +181,8 @@ def test_a_default_that_grows() -> None:
 
 
 def test_a_slow_constructor(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks.LONGEST_CONSTRUCTOR < 6
-    monkeypatch.setattr(checks, "LONGEST_CONSTRUCTOR", 0.05)
+    assert testing.LONGEST_CONSTRUCTOR < 6
+    monkeypatch.setattr(testing, "LONGEST_CONSTRUCTOR", 0.05)
     found = failures(Idles)
     assert set(found) == {"constructor"}
     assert "store the parameters and do the work in fit" in found["constructor"]
@@ -194,16 +194,18 @@ def test_what_no_run_could_plan_with_is_said_once() -> None:
     assert {one.skipped for one in found.values()} == {"no run could plan with it"}
 
 
+def test_what_is_checked_does_not_depend_on_how_python_optimises() -> None:
+    """With ``python -O`` an assertion is nothing."""
+    tree = ast.parse(Path(testing.__file__).read_text())
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+
+
 @pytest.fixture(scope="module")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Result]]:
-    """`PLUGIN`, checked with an optimising Python: each method in a process of its own."""
+def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """`PLUGIN`, checked in a process of its own."""
     path = tmp_path_factory.mktemp("checked") / "plugin.py"
     path.write_text(PLUGIN)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONOPTIMIZE", "1")
-        patch.setattr(execution, "subprocess", subprocess)  # a new process, which heeds that
-        arguments = ["check", str(path), "-v"]
-        yield path, CliRunner().invoke(app, arguments)
+    return path, CliRunner().invoke(app, ["check", str(path), "-v"])
 
 
 def lines(result: Result, method: str) -> dict[str, str]:
@@ -212,7 +214,6 @@ def lines(result: Result, method: str) -> dict[str, str]:
     return {check: said for name, check, said in found if name == method}
 
 
-@pytest.mark.slow
 def test_the_command_finds_what_ends_a_plan(checked: tuple[Path, Result]) -> None:
     _, result = checked
     assert result.exit_code == 1, result.output
@@ -223,7 +224,6 @@ def test_the_command_finds_what_ends_a_plan(checked: tuple[Path, Result]) -> Non
     assert set(said.values()) == {"skipped: no run could plan with it"}
 
 
-@pytest.mark.slow
 def test_the_author_s_own_line_is_shown_once(checked: tuple[Path, Result]) -> None:
     _, result = checked
     said = lines(result, "raises")
@@ -280,11 +280,6 @@ def test_after_a_lost_process_another_goes_on(monkeypatch: pytest.MonkeyPatch) -
     )
     assert found[0] == ("one", "predict", "FAILED its process was ended by SIGSEGV")
     assert found[1] == ("one", "fit_predict", "skipped: see predict")
-
-
-def test_asserts_are_not_what_the_checks_stand_on() -> None:
-    source = Path(checks.__file__).read_text()
-    assert "    assert " not in source
 
 
 def test_a_file_that_does_not_import(

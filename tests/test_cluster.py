@@ -52,12 +52,19 @@ def become_node(folder: str, address: str) -> None:
     warm.use_here()
 
 
-@contextmanager
-def node(folder: Path) -> Iterator[Callable[[Parcel], Future[Answer]]]:
-    """What hands parcels over to a node, as bytes."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, become_node, (str(folder), warm.address())) as executor:
-        yield lambda parcel: executor.submit(carry_out, parcel)
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[ProcessPoolExecutor]:
+    """A new process, which gets what it is given as bytes."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        yield executor
+
+
+@pytest.fixture
+def node(elsewhere: ProcessPoolExecutor, tmp_path: Path) -> Callable[[Parcel], Future[Answer]]:
+    """Hands parcels over to a node that is new: its home is ``tmp_path / "there"``."""
+    address = os.environ.get("WARM_PYTHON") or warm.address()
+    elsewhere.submit(become_node, str(tmp_path / "there"), address).result()
+    return lambda parcel: elsewhere.submit(carry_out, parcel)
 
 
 def shoes(path: Path) -> None:
@@ -80,6 +87,7 @@ def test_without_shared_folders_all_travels(
     tmp_path: Path,
     cache: Path,
     entries: dict[str, Entry],
+    node: Callable[[Parcel], Future[Answer]],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
@@ -97,23 +105,19 @@ def test_without_shared_folders_all_travels(
 
     @contextmanager
     def two_slots(address: str | None, results: Path) -> Iterator[Cluster]:
-        with node(there) as start, parcel.marker_in(results, cache) as marker:
+        def noted(given: Parcel) -> Future[Answer]:
+            sent.append(given)
+            return node(given)
 
-            def noted(given: Parcel) -> Future[Answer]:
-                sent.append(given)
-                return start(given)
-
+        with parcel.marker_in(results, cache) as marker:
             yield Cluster(noted, (NODE,), marker)
 
     monkeypatch.setattr(api, "dask_cluster", two_slots)
     far = bench.run(**wish, backend="dask", jobs="auto", results=tmp_path / "far")
     assert (far.counts, far.exit_status, far.jobs) == ({"ok": 2}, 0, 4)
-    assert [given.data.content is None for given in sent if given.data] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    brought = [given.data.content is not None for given in sent if given.data]
+    assert not brought[0], "the node may have the data"
+    assert 1 <= sum(brought) <= 2, "it had not; the second trial may have asked meanwhile"
     here = bench.run(**wish, jobs=1, results=tmp_path / "here")
     assert here.counts == {"ok": 2}
     records, same = ({r["identity"]: r for r in Store(tmp_path / x)} for x in ("far", "here"))

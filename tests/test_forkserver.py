@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+import warm
 from plugins_for_tests import Place, wait_for
 
 import bench
@@ -37,7 +38,7 @@ NewServer = Callable[..., ForkServer]
 
 # Imports the libraries where asking anything of CUDA fails, and says what a fork may do with CUDA.
 NO_CUDA = """
-import os
+import os, weakref
 import torch
 from bench.running.libraries import import_libraries
 
@@ -49,6 +50,7 @@ for name in kept:
     setattr(torch.cuda, name, asked)
 import_libraries()
 assert not torch.cuda.is_initialized()
+assert not [one for one in weakref.finalize._registry if one.atexit], "forks would tidy up"
 if os.fork() == 0:
     for name, function in kept.items():
         setattr(torch.cuda, name, function)
@@ -141,12 +143,11 @@ def test_a_script_without_a_guard_is_run_once(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED)
     with Place(tmp_path) as place:
-        done = subprocess.run(
+        root = str(Path(__file__).parent.parent)
+        done = warm.run(
             [sys.executable, str(script), str(place.results)],
-            cwd=tmp_path,
-            env=place.environment | {"PYTHONPATH": str(Path(__file__).parent.parent)},
-            capture_output=True,
-            text=True,
+            tmp_path,
+            place.environment | {"PYTHONPATH": root},
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.splitlines() == ["the script runs", "{'ok': 1}"]
@@ -253,21 +254,27 @@ def victim_of(folder: Path) -> psutil.Process:
 
 
 @pytest.mark.usefixtures("cold")
-def test_a_new_process_gives_what_a_fork_gives(
-    run_one: Callable[..., Outcome], shared: ForkServer, folder: Path
+def test_a_server_imports_while_the_run_is_planned_and_its_forks_give_what_a_new_process_gives(
+    run_one: Callable[..., Outcome], folder: Path, tmp_path: Path
 ) -> None:
-    subsets = []
-    for one in (shared, None):
-        outcome = run_one(one, "supervised-mlp", epochs=2)
-        assert outcome.status == "ok", outcome
-        (path,) = outcome.written
-        subsets.append(read_record(Path(path))["subsets"])
-    assert subsets[0] == subsets[1]
-    (folder / "tidied").unlink(missing_ok=True)
-    assert run_one(shared, "tidies").status == "ok"
-    assert len((folder / "tidied").read_text().splitlines()) == 1
-    assert run_one(shared, "aborts").message.startswith("the process was ended by SIGABRT")
-    assert run_one(shared, "leaves") == Outcome("ok")
+    with execution.fork_server(1, str(tmp_path / "server")) as server:
+        first = psutil.Process(server.pid)
+        wait_for("the import of torch", lambda: "libtorch_cpu" in maps_of(first), 60)
+        subsets = []
+        for one in (server, None):
+            outcome = run_one(one, "supervised-mlp", epochs=2)
+            assert outcome.status == "ok", outcome
+            (path,) = outcome.written
+            subsets.append(read_record(Path(path))["subsets"])
+        assert subsets[0] == subsets[1]
+        (folder / "tidied").unlink(missing_ok=True)
+        assert run_one(server, "tidies").status == "ok"
+        assert len((folder / "tidied").read_text().splitlines()) == 1
+        assert run_one(server, "aborts").message.startswith("the process was ended by SIGABRT")
+        assert run_one(server, "leaves") == Outcome("ok")
+        assert server.pid == first.pid
+    assert server.pid is None
+    assert not first.is_running()
 
 
 def test_a_worker_that_is_no_fork_ends_as_python_does(
@@ -321,19 +328,6 @@ def test_forks_can_use_cuda(run_one: Callable[..., Outcome], server: ForkServer)
         (path,) = outcome.written
         record = read_record(Path(path))
         assert (record["status"], record["environment"]["device"]) == ("ok", "cuda")
-
-
-@pytest.mark.usefixtures("cold")
-def test_the_server_imports_while_the_run_is_planned(
-    run_one: Callable[..., Outcome], tmp_path: Path
-) -> None:
-    with execution.fork_server(1, str(tmp_path / "server")) as server:
-        first = psutil.Process(server.pid)
-        wait_for("the import of torch", lambda: "libtorch_cpu" in maps_of(first), 60)
-        assert run_one(server, "parent").status == "ok"
-        assert server.pid == first.pid
-    assert server.pid is None
-    assert not first.is_running()
 
 
 @pytest.mark.parametrize("why", ["an error", "nothing to do"])

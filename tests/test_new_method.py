@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import warm
 from plugins_for_tests import PLAIN, PLUGINS
 from typer.testing import CliRunner, Result
 
@@ -62,12 +63,10 @@ def test_the_method_passes_every_check_and_what_it_says_is_true(
 
 
 def test_its_test_passes(written: Path) -> None:
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_two_means.py"],
-        cwd=written,
-        env=PLAIN | {"PYTHONPATH": str(Path(registry.__file__).parents[1]), "PYTEST_ADDOPTS": ""},
-        capture_output=True,
-        text=True,
+        written,
+        PLAIN | {"PYTHONPATH": str(Path(registry.__file__).parents[1]), "PYTEST_ADDOPTS": ""},
     )
     assert done.returncode == 0, done.stdout
     counts = {word: int(n) for n, word in re.findall(r"(\d+) ([a-z]+)", done.stdout)}

@@ -51,16 +51,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def bench(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"PYTHONPATH": str(checkout), "BENCH_CACHE": str(checkout / "cache")}
-    process = warm.Popen(
-        [sys.executable, "-m", "bench", *words],
-        cwd=checkout,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    out, err = process.communicate()
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
+    return warm.run([sys.executable, "-m", "bench", *words], checkout, env)
 
 
 def test_the_plugin_is_short() -> None:

@@ -42,7 +42,10 @@ COMMAND = ("jinja2", "joblib", "pandas", "psutil", "rich.live", "rich.markup", "
 
 @functools.cache
 def address() -> str:
-    """Where the process that forks listens; it starts when it is first asked for."""
+    """Where the process that forks listens; it starts when it is first asked for.
+
+    It imports the libraries while its first requests wait.
+    """
     path = str(Path(tempfile.mkdtemp(prefix="warm-")) / "socket")
     ours, theirs = socket.socketpair()
     process = subprocess.Popen([sys.executable, "-P", __file__, path], stdin=theirs, cwd=ROOT)
@@ -81,12 +84,15 @@ class Popen(subprocess.Popen[Any]):
             "words": [str(word) for word in args[1:]],
             "env": dict(os.environ if env is None else env),
             "cwd": str(cwd or Path.cwd()),
+            "cores": sorted(os.sched_getaffinity(0)),
         }
         self._life = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._life.connect(os.environ.get("WARM_PYTHON") or address())
             socket.send_fds(self._life, [json.dumps(request).encode()], given)
-            self.pid = int(self._life.recv(32))
+            told = self._life.recv(32)
+            assert told, "the process that forks has ended"
+            self.pid = int(told)
         finally:
             os.close(nothing)
             self._close_pipe_fds(*pipes)
@@ -108,6 +114,17 @@ class Popen(subprocess.Popen[Any]):
         return self.pid, int(told)
 
 
+def run(
+    command: list[str], cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run` with its output captured as text."""
+    process = Popen(
+        command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
 # --- The process that forks ----------------------------------------------------------------------
 
 
@@ -115,10 +132,15 @@ def serve(path: str) -> None:
     """Fork for every request until standard input is closed; the forks that are left go on."""
     from bench.running.libraries import import_libraries
 
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(path)
+    listener.listen()
+    os.write(0, b".")
     gc.disable()
     import_libraries()
     for name in COMMAND:
         importlib.import_module(name)
+    parse_once()
     forget_ours()
     gc.set_threshold(50_000, 20, 20)  # as in conftest
     sys.dont_write_bytecode = False  # what a fork has compiled, the next one has
@@ -126,13 +148,9 @@ def serve(path: str) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    listener.listen()
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     selector.register(0, selectors.EVENT_READ)
-    os.write(0, b".")
     while True:
         for key, _ in selector.select():
             if key.fileobj == 0:
@@ -160,6 +178,16 @@ def serve(path: str) -> None:
                 os.close(key.fd)
 
 
+def parse_once() -> None:
+    """Let typer import what it needs for a first command line."""
+    import typer
+    from typer.testing import CliRunner
+
+    app = typer.Typer()
+    app.command()(lambda number=0: None)
+    CliRunner().invoke(app, ["--number", "1"])
+
+
 def forget_ours() -> None:
     """Whoever is forked imports this project as it then stands in the files."""
     for name in list(sys.modules):
@@ -179,6 +207,7 @@ def become(path: str, request: dict[str, Any], given: list[int], inherited: list
             os.dup2(number, target)
         for number in {*given, *inherited}:
             os.close(number)
+        os.sched_setaffinity(0, request["cores"])
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"] | {"WARM_PYTHON": path})
@@ -205,17 +234,22 @@ def become(path: str, request: dict[str, Any], given: list[int], inherited: list
 
 
 def carry_out(words: list[str], search: str) -> int:
-    """Run ``-m MODULE`` or ``-c CODE`` with its arguments; its exit status."""
+    """Run ``-m MODULE``, ``-c CODE`` or a script with its arguments; its exit status."""
     flags = []
     while words[0] in ("-u", "-P"):
         flags.append(words.pop(0))
+    if words[0].endswith(".py"):
+        words = ["", *words]
     how, what, *rest = words
-    sys.path[:0] = ([] if "-P" in flags else [""]) + [x for x in search.split(os.pathsep) if x]
-    sys.argv = [what if how == "-m" else "-c", *rest]
+    first = "" if how else str(Path(what).parent)
+    sys.path[:0] = ([] if "-P" in flags else [first]) + [x for x in search.split(os.pathsep) if x]
+    sys.argv = ["-c" if how == "-c" else what, *rest]
     use_here()
     try:
         if how == "-m":
             runpy.run_module(what, run_name="__main__", alter_sys=True)
+        elif not how:
+            runpy.run_path(what, run_name="__main__")
         else:
             main = types.ModuleType("__main__")
             sys.modules["__main__"] = main

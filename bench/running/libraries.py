@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 
 LIBRARIES = (
     "torch",
@@ -29,9 +30,14 @@ def import_libraries() -> None:
     Of threads it starts only OpenBLAS', which that library ends before a fork. It never asks
     whether there is CUDA: the answer would start CUDA, which then works in no fork. The first
     optimiser imports torch's compiler, which takes as long as torch itself.
+
+    What the libraries would tidy up at the end of this process is left to the system: each fork
+    would do it too, for 40 ms, and copy the pages that it takes apart.
     """
     for name in LIBRARIES:
         importlib.import_module(name)
     import torch
 
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False
