@@ -39,5 +39,5 @@ def import_libraries() -> None:
     import torch
 
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+    for finalizer in getattr(weakref.finalize, "_registry", ()):  # without it forks are slower
         finalizer.atexit = False
