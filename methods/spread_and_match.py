@@ -79,7 +79,8 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     Attributes
     ----------
     labels_ : ``(n,)`` int64, the network's most probable class, for labelled images too.
-    probabilities_ : ``(n, n_clusters)`` float32; with `relearn` 0 for a class that had no label.
+    probabilities_ : ``(n, n_clusters)`` float32; with `relearn` 0 for a class that no image had of
+        those from which the last layer was learnt.
     seeds_ : the indices of the seeds, int64.
     head_ : the trained network.
     """

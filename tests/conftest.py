@@ -25,7 +25,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Prepare this process for what it does: it tests, or it shares the tests out."""
     if hasattr(config, "workerinput") and CAN_PIN:
         _keep_to_one_core(int(config.workerinput["workerid"].removeprefix("gw")))
-    if hasattr(config, "workerinput") or config.getoption("dist", "no") == "no":
+    # As xdist decides it: without workers (-n) this process tests, whatever --dist says.
+    options = config.option
+    distributes = getattr(options, "dist", "no") != "no" and bool(getattr(options, "tx", None))
+    if hasattr(config, "workerinput") or not distributes or options.collectonly:
         config.pluginmanager.import_plugin("fixtures_for_tests")
     elif CAN_PIN:
         _share_one_warm_process()

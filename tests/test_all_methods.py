@@ -16,7 +16,7 @@ from methods import registry
 # The whole of ``--all``, and some of it twice more: more processes than the usual limit allows for.
 pytestmark = pytest.mark.timeout(1200)
 LEVELS = ["0%", "10%"]
-# Of the families; some share stages with others, some do not.
+# Of five families; some share stages with others, some do not.
 ONE_OF_EACH = ["ss-scan", "poisson-mbo", "kmeans-percentile", "ss-dcec", "spread-and-match"]
 TABLES = ["acc_all", "nmi_all", "acc_unlabelled", "accuracy_unlabelled", "accuracy_labelled"]
 
@@ -77,7 +77,7 @@ def test_the_same_seed_gives_the_same_labels(
 
 @pytest.mark.slow
 def test_another_seed_gives_others(two_seeds: tuple[Summary, pd.DataFrame, Path]) -> None:
-    """One method of each family."""
+    """Of the methods that are run twice."""
     first, second = (by_trial(two_seeds[1], seed).xs("10%", level="level") for seed in (0, 1))
     assert len(second) == len(ONE_OF_EACH)
     assert (first.loc[second.index, "nmi_all"] != second["nmi_all"]).all()

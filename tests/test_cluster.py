@@ -61,7 +61,7 @@ def elsewhere() -> Iterator[ProcessPoolExecutor]:
 
 @pytest.fixture
 def node(elsewhere: ProcessPoolExecutor, tmp_path: Path) -> Callable[[Parcel], Future[Answer]]:
-    """Hands parcels over to a node that is new: its home is ``tmp_path / "there"``."""
+    """Hands parcels over to a node whose folders are new: its home is ``tmp_path / "there"``."""
     address = os.environ.get("WARM_PYTHON") or warm.address()
     elsewhere.submit(become_node, str(tmp_path / "there"), address).result()
     return lambda parcel: elsewhere.submit(carry_out, parcel)

@@ -39,5 +39,6 @@ def import_libraries() -> None:
     import torch
 
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    for finalizer in getattr(weakref.finalize, "_registry", ()):  # without it forks are slower
+    # Without the registry forks are slower. It may lose members to a collection meanwhile.
+    for finalizer in tuple(getattr(weakref.finalize, "_registry", ())):
         finalizer.atexit = False

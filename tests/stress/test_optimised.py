@@ -1,4 +1,4 @@
-"""``bench check`` where Python optimises: assertions are nothing, and no library is compiled."""
+"""``bench check`` where Python optimises: assertions are nothing."""
 
 from __future__ import annotations
 
