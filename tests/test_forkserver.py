@@ -250,8 +250,9 @@ def has_ended(process: psutil.Process) -> bool:
 
 def victim_of(folder: Path) -> psutil.Process:
     """The worker of the method victim, which waits to be killed."""
-    wait_for("victim", lambda: (folder / "victim").exists())
-    return psutil.Process(int((folder / "victim").read_text()))
+    told = folder / "victim"  # which exists before its line is in it
+    wait_for("victim", lambda: told.exists() and told.read_text().endswith("\n"))
+    return psutil.Process(int(told.read_text()))
 
 
 @pytest.mark.usefixtures("cold")
