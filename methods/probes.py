@@ -87,11 +87,11 @@ class LinearProbe(FeatureMethod):
     def _learn(self, rows: np.ndarray, y: np.ndarray, context: Context) -> LogisticRegression:
         """The classifier, from scaled features ``(n, d)`` and labels ``y``, -1 = unlabelled."""
         labelled = y != UNLABELLED
-        return new_probe(self, self.tol).fit(rows[labelled], y[labelled], context)
+        return new_probe(self).fit(rows[labelled], y[labelled], context)
 
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
-        new_probe(self, self.tol)
+        new_probe(self)
 
 
 @register("self-training")
@@ -119,7 +119,7 @@ class SelfTraining(LinearProbe):
         """The classifier of the last round."""
 
         def learn(rows: np.ndarray, y: np.ndarray) -> LogisticRegression:
-            return new_probe(self, self.tol).fit(rows, y, context)
+            return new_probe(self).fit(rows, y, context)
 
         model = SelfTrainingClassifier(
             _Estimator(learn), threshold=self.threshold, max_iter=self.n_rounds

@@ -79,8 +79,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     Attributes
     ----------
     labels_ : ``(n,)`` int64, the network's most probable class, for labelled images too.
-    probabilities_ : ``(n, n_clusters)`` float32; with `relearn` 0 for a class that no image had of
-        those from which the last layer was learnt.
+    probabilities_ : ``(n, n_clusters)`` float32; with `relearn` 0 for a class that had no label.
     seeds_ : the indices of the seeds, int64.
     head_ : the trained network.
     """
@@ -147,9 +146,10 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         labelled = y != UNLABELLED
         if self.relearn and labelled.any():
             few = labelled.sum() <= self.seed_labels
-            taught = np.flatnonzero(labelled | few)
-            classes = np.where(labelled, y, spread)[taught]
-            self._learn_last_layer_again(network, X[taught], classes, context)
+            classes = np.where(labelled, y, spread)
+            # The graph may give some images to a class that had no label.
+            taught = labelled | (few & np.isin(classes, y[labelled]))
+            self._learn_last_layer_again(network, X[taught], classes[taught], context)
         self.head_ = NetworkPredictor(network, self.n_clusters, self._inference)
         self._label(X)
         return self
@@ -191,7 +191,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         images = image_tensor(X, context.device)
         rows = in_batches(network.features, images, self._inference, PREDICT_BATCH).cpu().numpy()
         scale = float(1 / np.sqrt(np.square(rows).mean() or 1.0))
-        learnt = new_probe(self, self.lr_tol).fit(rows * scale, y, context)
+        learnt = new_probe(self, "lr_tol").fit(rows * scale, y, context)
         last = network.last
         last.weight.zero_()
         last.bias.fill_(-torch.inf)
@@ -239,7 +239,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     def _check_parameters(self, n: int) -> None:
         super()._check_parameters(n)
         check_choice("features", self.features, ("simclr",))
-        new_probe(self, self.lr_tol)
+        new_probe(self, "lr_tol")
         for name in ("seed_share", "seed_time"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to 1")

@@ -28,7 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # As xdist decides it: without workers (-n) this process tests, whatever --dist says.
     options = config.option
     distributes = getattr(options, "dist", "no") != "no" and bool(getattr(options, "tx", None))
-    if hasattr(config, "workerinput") or not distributes or options.collectonly:
+    named = getattr(options, "hypothesis_profile", None)  # which the plugin registers
+    if hasattr(config, "workerinput") or not distributes or options.collectonly or named:
         config.pluginmanager.import_plugin("fixtures_for_tests")
     elif CAN_PIN:
         _share_one_warm_process()

@@ -49,6 +49,8 @@ NODE = Node("0", cores=8, bf16=True, sees=False, slots=4)
 def become_node(folder: str, address: str) -> None:
     """In a new process: have a home and a cache of one's own; workers are forked at `address`."""
     os.environ.update(BENCH_CACHE=f"{folder}/cache", HOME=folder, WARM_PYTHON=address)
+    for known in (parcel._as_file, parcel._digest):
+        known.cache_clear()
     warm.use_here()
 
 

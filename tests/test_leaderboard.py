@@ -435,13 +435,36 @@ def test_a_table_for_markdown(build: Build) -> None:
 def test_seconds_of_a_gpu_are_marked(build: Build) -> None:
     """Beside those of a processor they would be read as the method's own speed."""
     table = build({"b": [0.7], "a": [0.8]})
-    table.loc[table["method"] == "a", "device"] = "cpu+cuda"
+    table.loc[table["method"] == "a", "device"] = "cuda"
     (board,) = boards(table)
     assert markdown(board).splitlines()[4:6] == [
         "| a | **.800** | 1.0 | 2.0 gpu | 3.0 gpu |",
         "| b | .700 | 2.0 | 2.0 | 3.0 |",
     ]
-    assert "gpu: seconds of a GPU, at some levels at least: not comparable." in board.notes
+    assert any(note.startswith("gpu: seconds of a GPU, not comparable") for note in board.notes)
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"), [("cgg", ("cuda", 30)), ("ccg", ("cpu", 1)), ("gc", ("cpu", 1))]
+)
+def test_seconds_are_of_one_device(
+    make_record: MakeRecord, devices: str, expected: tuple[str, float]
+) -> None:
+    """A row's, and a board's over its levels: of the one that is there most often."""
+    seconds, names = {"c": 1.0, "g": 30.0}, {"c": "cpu", "g": "cuda"}
+
+    def made(one: str, **fields: Any) -> dict[str, Any]:
+        cost = {"fit_seconds": seconds[one], "stage_seconds": 0.0, "peak_memory_mib": seconds[one]}
+        parts = {"cost": cost, "environment": {"device": names[one]}}
+        return make_record(0.5, parts, **fields)
+
+    row = row_of(table_of(made(one, seed=seed) for seed, one in enumerate(devices)), "tiny")
+    assert (row["device"], row["fit_seconds_median"]) == expected
+    assert row["peak_memory_mib"] == expected[1]
+    levels = [made(one, level=f"{5 + i}%") for i, one in enumerate(devices)]
+    (board,) = boards(table_of(levels))
+    gpu = " gpu" if expected[0] == "cuda" else ""
+    assert board.rows[0][-2] == Cell(f"{expected[1]:.1f}", remark=gpu)
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,13 @@ def test_without_labels_the_head_with_the_lowest_loss_counts() -> None:
     np.testing.assert_allclose(fitted.scores_, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["C", "lr_tol", "lr_max_iter"])
+def test_a_wrong_parameter_of_the_last_layer_has_its_own_name(name: str) -> None:
+    X, y, _ = sample()
+    with pytest.raises(ValueError, match=f"^{name} is 0; expected above 0"):
+        SpreadAndMatch(**{name: 0}).fit(X, y)
+
+
 def test_other_features_are_refused() -> None:
     X, y, _ = sample()
     with pytest.raises(ValueError, match="features is 'autoencoder'; expected one of simclr"):
@@ -305,9 +312,13 @@ def test_the_last_layer_is_the_logistic_regression_of_what_is_known(few: bool) -
     assert np.abs(plain.probabilities_ - expected).max() > 0.05
 
 
-def test_a_class_without_a_label_gets_no_probability() -> None:
+@pytest.mark.parametrize("few", [False, True])
+def test_a_class_without_a_label_gets_no_probability(few: bool) -> None:
+    """Though with uniform priors the graph gives it its share of the images."""
     X, y, _ = sample()
     y = np.where(y == 3, UNLABELLED, y)
-    fitted = SpreadAndMatch(random_state=0, **OURS).fit(X, y)
+    ours = OURS | {"priors": "uniform", "seed_labels": len(y) if few else 1}
+    fitted = SpreadAndMatch(random_state=0, **ours).fit(X, y)
+    assert (fitted.scores_.argmax(1) == 3).any()
     assert (fitted.probabilities_[:, 3] == 0).all()
     np.testing.assert_allclose(fitted.probabilities_.sum(1), 1, rtol=1e-5)

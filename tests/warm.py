@@ -91,7 +91,7 @@ class Popen(subprocess.Popen[Any]):
             self._life.connect(os.environ.get("WARM_PYTHON") or address())
             socket.send_fds(self._life, [json.dumps(request).encode()], given)
             told = self._life.recv(32)
-            assert told, "the process that forks has ended"
+            assert told, "the process that forks has ended; what it said stands above all tests"
             self.pid = int(told)
         finally:
             os.close(nothing)
@@ -137,10 +137,10 @@ def serve(path: str) -> None:
     listener.listen()
     os.write(0, b".")
     gc.disable()
-    import_libraries()
     for name in COMMAND:
         importlib.import_module(name)
     parse_once()
+    import_libraries()
     forget_ours()
     gc.set_threshold(50_000, 20, 20)  # as in conftest
     sys.dont_write_bytecode = False  # what a fork has compiled, the next one has

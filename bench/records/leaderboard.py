@@ -109,6 +109,8 @@ def _row(key: dict[str, Any], trials: list[TrialRow]) -> dict[str, Any]:
     if len(headline) < len(good):
         headline = headline[:0]
     low, high = t_interval(headline)
+    device = _commonest(_there(good, "device"))
+    timed = [trial for trial in good if trial["device"] == device]
     row: dict[str, Any] = key | {
         "n_labels": max(_numbers(trials, "n_labels"), default=math.nan),
         "label_share": max(_numbers(trials, "label_share"), default=math.nan),
@@ -120,10 +122,10 @@ def _row(key: dict[str, Any], trials: list[TrialRow]) -> dict[str, Any]:
         "headline_low": low,
         "headline_high": high,
         "purity_mean": _mean(_numbers(good, "purity_all")),
-        "fit_seconds_median": _median(_numbers(good, "fit_seconds")),
-        "stage_seconds_median": _median(_numbers(good, "stage_seconds")),
-        "peak_memory_mib": _median(_numbers(good, "peak_memory_mib")),
-        "device": "+".join(_different(good, "device")),
+        "fit_seconds_median": _median(_numbers(timed, "fit_seconds")),
+        "stage_seconds_median": _median(_numbers(timed, "stage_seconds")),
+        "peak_memory_mib": _median(_numbers(timed, "peak_memory_mib")),
+        "device": device,
         "same_as": _first(good, "same_as"),
         "asked": trials[0]["precision"],
     }
@@ -142,6 +144,14 @@ def _there(trials: list[TrialRow], name: str) -> list[Any]:
 
 def _first(trials: list[TrialRow], name: str) -> Any:
     return next(iter(_there(trials, name)), None)
+
+
+def _commonest(devices: list[str]) -> str:
+    """The device that occurs most often, of equals the first by name; empty where there is none.
+
+    Seconds of a processor and of a GPU have no common median.
+    """
+    return max(sorted(set(devices)), key=devices.count, default="")
 
 
 def _different(trials: list[TrialRow], name: str) -> list[str]:
@@ -259,13 +269,16 @@ def _board(key: list[str], board: pd.DataFrame) -> Board:
     ranks = _mean_ranks(board, [level for level in levels if Level.parse(level).amount > 0])
     order = sorted(dict.fromkeys(names), key=lambda name: (ranks.get(name, math.inf), name))
     cells = {(row["name"], row["level"]): _cell(row) for _, row in board.iterrows()}
-    seconds = board.groupby("name")[["fit_seconds_median", "stage_seconds_median"]].median()
-    on_gpu = board["device"].str.contains("cuda").groupby(board["name"]).any()
+    timed = board.dropna(subset=["fit_seconds_median"])
+    device = timed.groupby("name")["device"].agg(lambda found: _commonest(list(found)))
+    timed = timed[timed["device"] == timed["name"].map(device)]
+    seconds = timed.groupby("name")[["fit_seconds_median", "stage_seconds_median"]].median()
+    seconds = seconds.reindex(order)
     rows = [
         [Cell(name)]
         + [cells.get((name, level), Cell()) for level in levels]
         + [Cell(f"{ranks[name]:.1f}" if name in ranks else "")]
-        + [_seconds(value, on_gpu[name]) for value in seconds.loc[name]]
+        + [_seconds(value, device.get(name) == "cuda") for value in seconds.loc[name]]
         for name in order
     ]
     dataset, protocol, selection, schedule, *which = key
@@ -320,8 +333,11 @@ def _notes(board: pd.DataFrame, what: str) -> list[str]:
         "fit s: median seconds of a fit without its shared stages; shared s: those stages, which "
         "several trials use but compute once.",
     ]
-    if board["device"].str.contains("cuda").any():
-        notes.append(f"{GPU.strip()}: seconds of a GPU, at some levels at least: not comparable.")
+    if (board["device"] == "cuda").any():
+        notes.append(
+            f"{GPU.strip()}: seconds of a GPU, not comparable with those of a processor. A method "
+            "that ran on both has those of the one where it ran at most levels."
+        )
     seeds = board["n_seeds"].max()
     if seeds == 1:
         notes.append("One seed: no intervals, no ties; small differences mean nothing.")

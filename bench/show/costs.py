@@ -99,7 +99,7 @@ def _points(rows: pd.DataFrame, order: Sequence[str], against: Against) -> list[
         else:
             least = cost = float(row["peak_memory_mib"])
         if cost > 0:  # NaN is not
-            gpu = "cuda" in row["device"]
+            gpu = row["device"] == "cuda"
             found.append(Point(row["name"], least, cost, float(row["headline_mean"]), gpu))
     known = [point for point in found if point.name in order]
     return sorted(known, key=lambda point: order.index(point.name))

@@ -171,18 +171,23 @@ class HasProbe(Protocol):
     lr_max_iter: int
 
 
-def new_probe(method: HasProbe, tol: float) -> LogisticRegression:
+def new_probe(method: HasProbe, tol: str = "tol") -> LogisticRegression:
     """The multinomial regression of a method, with the parameters that the method has for it.
+
+    Its tolerance is the method's parameter of the name `tol`.
 
     Raises
     ------
-    ValueError : a parameter out of range.
+    ValueError : a parameter out of range, by the name that the method has for it.
     """
+    for name in ("C", tol, "lr_max_iter"):
+        if not getattr(method, name) > 0:
+            raise ValueError(f"{name} is {getattr(method, name)}; expected above 0")
     return LogisticRegression(
         method.n_clusters,
         C=method.C,
         multi_class="multinomial",
-        tol=tol,
+        tol=getattr(method, tol),
         max_iter=method.lr_max_iter,
     )
 
