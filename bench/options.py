@@ -6,7 +6,6 @@ Nothing here imports a method: what is misspelt is said at once.
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,7 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.core.choices import CHOICES, RESULTS_VARIABLE
+from bench.core.choices import (
+    CHOICES,
+    LONGEST_S,
+    RESULTS_VARIABLE,
+    check_parameter,
+    results_folder,
+)
 from bench.core.errors import BenchError
 from bench.core.levels import FEW, LEVELS, NAMED_LEVELS, Level
 
@@ -45,7 +50,12 @@ METHODS = _complete(_known_methods)
 LEVEL_NAMES = _complete(lambda _: (*NAMED_LEVELS, *LEVELS, *FEW))
 
 Results = Annotated[
-    Path, typer.Option(envvar=RESULTS_VARIABLE, help="Folder of the records and the leaderboard.")
+    Path,
+    typer.Option(
+        envvar=RESULTS_VARIABLE,
+        help="Folder of the records and the leaderboard.",
+        callback=results_folder,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For a program.")]
 Plugins = Annotated[
@@ -141,17 +151,21 @@ def parse_timeout(text: str, option: str = "--timeout") -> float | None:
     if text == "none":
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not match or float(match[1]) == 0:
-        raise BenchError(f"{option} is {text!r}; expected a time such as 90s, 30m or 3h, or none")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
+    if not 0 < seconds <= LONGEST_S:
+        raise BenchError(
+            f"{option} is {text[:80]!r}; expected a time such as 90s, 30m or 3h, at most "
+            f"{LONGEST_S // 3600}h, or none"
+        )
+    return seconds
 
 
 def parse_seeds(text: str) -> int | tuple[int, ...]:
     """``3``: how many; ``0,3,4`` (or ``2,``): these."""
     parts = split_commas([text])
-    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
+    if not parts or not all(re.fullmatch("[0-9]{1,19}", part) for part in parts):
         raise BenchError(
-            f"--seeds is {text!r}; expected how many, such as 3, or which, such as 0,3,4"
+            f"--seeds is {text[:80]!r}; expected how many, such as 3, or which, such as 0,3,4"
         )
     return int(parts[0]) if "," not in text else tuple(map(int, parts))
 
@@ -173,12 +187,6 @@ def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
             parsed = value
         except (RecursionError, MemoryError):
             raise BenchError(f"--set is {text[:80]!r}…, which is nested too deep") from None
-        try:
-            json.dumps(parsed)
-        except (TypeError, ValueError, RecursionError):  # a set, bytes, a complex number
-            raise BenchError(
-                f"--set is {text!r}; expected a value that a record can hold: numbers, texts, "
-                "True, False, None, lists and dicts of these"
-            ) from None
+        check_parameter(f"--set {method}.{name}", parsed)
         changes.setdefault(method, {})[name] = parsed
     return changes

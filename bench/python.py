@@ -78,7 +78,7 @@ def run(
     ------
     BenchError, RegistryError : something asked for does not exist or does not fit together.
     """
-    folder = results_folder() if results is None else Path(results)
+    folder = results_folder(results)
     wish = api.Wish(
         methods=methods,
         levels=levels,
@@ -86,7 +86,7 @@ def run(
         protocol=protocol,
         selection=selection,
         schedule=schedule,
-        dataset=str(dataset),
+        dataset=dataset,  # type: ignore[arg-type]  # a path is taken for its text
         changes=changes,
         precision=precision,
         plugins=plugins,  # type: ignore[arg-type]  # one path is taken for a list of one

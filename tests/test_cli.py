@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import bench
 from bench.cli import app
+from bench.core.choices import results_folder
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.options import parse_changes, parse_seeds, parse_timeout, split_commas
@@ -35,10 +36,28 @@ def test_parse_timeout(text: str, seconds: float | None) -> None:
     assert parse_timeout(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "90", "3 h", "-1s", "0s", "0.0h", "1d", "h", "1e3s", "None"])
+NO_TIMES = [
+    "",
+    "90",
+    "3 h",
+    "-1s",
+    "0s",
+    "0.0h",
+    "1d",
+    "h",
+    "1e3s",
+    "None",
+    "720h",
+    "9" * 400 + "h",
+]
+
+
+@pytest.mark.parametrize("text", NO_TIMES)
 def test_parse_timeout_refuses(text: str) -> None:
-    with pytest.raises(BenchError, match="expected a time such as 90s, 30m or 3h, or none"):
+    """The system cannot wait for a month: its count of milliseconds is an int of C."""
+    with pytest.raises(BenchError, match="such as 90s, 30m or 3h, at most 480h, or none") as said:
         parse_timeout(text)
+    assert len(str(said.value)) < 200
 
 
 @pytest.mark.parametrize(
@@ -48,7 +67,7 @@ def test_parse_seeds(text: str, seeds: int | tuple[int, ...]) -> None:
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", ",", "a", "1.5", "-1", "0,x", "²"])
+@pytest.mark.parametrize("text", ["", ",", "a", "1.5", "-1", "0,x", "²", "9" * 5000])
 def test_parse_seeds_refuses(text: str) -> None:
     with pytest.raises(BenchError, match="expected how many, such as 3, or which"):
         parse_seeds(text)
@@ -123,7 +142,9 @@ REFUSED = {
     f"{NEAR} --set naer.shrink=1": "no method is called 'naer'",
     f"{NEAR} --set blind.n_clusters=3": "blind, which is not among the methods of this run",
     f"{NEAR} --set shrink=1": "expected METHOD.PARAM=VALUE",
-    f"{NEAR} --set near.shrink={{1}}": "--set is 'near.shrink={1}'",
+    f"{NEAR} --set near.shrink={{1}}": "--set near.shrink is {1}; expected a value that a record",
+    f"{NEAR} --set near.shrink=1e999": "--set near.shrink is inf; expected a value that a record",
+    f"{NEAR} --set near.shrink=\udcff": "--set near.shrink is '\\udcff'; expected a value that",
     f"{NEAR} --timeout 5": "--timeout is '5'; expected a time such as 90s",
     f"{NEAR} --memory 8": "memory is '8'; expected a size such as 8G, 1.5GiB or 512M, or none",
     f"{NEAR} --memory 8GB": "memory is '8GB'; expected a size",
@@ -131,6 +152,9 @@ REFUSED = {
     f"{NEAR} --dataset fashion_mnist": "no dataset 'fashion_mnist'. Did you mean 'fashion-mnist'?",
     f"{NEAR} --dataset absent.npz": "absent.npz",
     f"{NEAR} --jobs 0": "jobs is 0",
+    f"{NEAR} --jobs 99999999999": "jobs is 99999999999; expected at least 1 and at most 10,000",
+    f"{NEAR} --seeds 3000000000": "seeds is 3000000000; expected at least 1 and at most 1,000",
+    f"{NEAR} --seeds 0,4294967296": "seeds is (0, 4294967296); expected how many, or different",
     f"{NEAR} --seeds 0": "seeds is 0; expected at least 1",
     f"{NEAR} --seeds 1,1": "seeds is (1, 1); expected how many, or different whole numbers",
     f"{NEAR} --seeds -1": "--seeds is '-1'; expected how many, such as 3, or which",
@@ -199,9 +223,8 @@ def test_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:
         ended = place.run("--method near --timeout soon")
     assert ended.status == 2
     assert ended.out == ""
-    assert ended.err == (
-        "error: --timeout is 'soon'; expected a time such as 90s, 30m or 3h, or none\n"
-    )
+    said = "expected a time such as 90s, 30m or 3h, at most 480h, or none"
+    assert ended.err == f"error: --timeout is 'soon'; {said}\n"
 
 
 def test_check_of_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
@@ -218,13 +241,47 @@ def test_check_of_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
         ({"rerun": "some"}, "rerun is 'some'; expected one of stale, failed, all"),
         ({"backend": "slurm"}, "backend is 'slurm'; expected one of local, dask"),
         ({"jobs": 0}, "jobs is 0; expected at least 1"),
-        ({"timeout_s": 0.0}, "timeout_s is 0.0; expected seconds above 0, or None for no limit"),
+        (
+            {"timeout_s": 0.0},
+            r"timeout_s is 0.0; expected seconds above 0, at most 1,728,000 .*None",
+        ),
         ({"timeout_s": -1.0}, "timeout_s is -1.0; expected seconds above 0"),
+        ({"timeout_s": "3h"}, "timeout_s is '3h'; expected seconds above 0"),
+        ({"timeout_s": 10**12}, "timeout_s is 1000000000000; expected seconds above 0, at most"),
+        ({"for_s": "9m"}, "for_s is '9m'; expected seconds above 0"),
+        ({"levels": 5}, "levels is 5; expected a text, or a list of texts"),
+        ({"levels": ["5%", 5]}, r"levels is \['5%', 5\]; expected a text, or a list"),
+        ({"methods": 3}, "methods is 3; expected a text, or a list of texts"),
+        ({"plugins": [None]}, r"plugins is \[None\]; expected"),
+        ({"dataset": 5}, "dataset is 5; expected its name or path"),
+        ({"changes": {"kmeans": None}}, "changes is .*; expected .* the parameters by name"),
+        ({"changes": [("kmeans", 1)]}, "changes is .*; expected .* the parameters by name"),
+        (
+            {"changes": {"kmeans": {"n_init": {1}}}},
+            "changes: kmeans.n_init is .1.; expected a value",
+        ),
+        ({"results": 5}, "results is 5; expected the path of a folder"),
+        ({"results": "~nobody-there/x"}, "results is '~nobody-there/x', which cannot be a path"),
     ],
 )
 def test_run_from_python_refuses_too(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchError, match=message):
-        bench.run(dataset="digits", results=tmp_path, **options)
+        bench.run(**{"dataset": "digits", "results": tmp_path} | options)
+
+
+def test_what_a_run_from_python_understands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Levels that are made while they are read, numpy's numbers, a path with ``~``."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wish = api.Wish(
+        levels=(level for level in ["5%", "10%"]),  # type: ignore[arg-type]
+        plugins=None,  # type: ignore[arg-type]
+        changes={"kmeans": {"n_init": np.int64(3)}},
+    )
+    assert (wish.levels, wish.plugins) == (["5%", "10%"], [])
+    assert type((wish.changes or {})["kmeans"]["n_init"]) is int
+    assert results_folder("~/x") == tmp_path / "x"
 
 
 @pytest.fixture

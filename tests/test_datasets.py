@@ -293,6 +293,7 @@ def test_the_digest_tells_datasets_apart(tmp_path: Path) -> None:
     [
         ("x_train y_train x_test y_test", 3),
         ("x_train y_train", 3),
+        ("x_train y_train x_val y_val x_test y_test", 6),
         ("train_images train_labels test_images test_labels", 3),
         ("train_images train_labels val_images val_labels test_images test_labels", 6),
     ],
@@ -310,6 +311,30 @@ def test_layouts_of_keras_and_medmnist_are_taken(tmp_path: Path, names: str, n_t
     expected = np.concatenate([IMAGES[:3] + 20 * i for i in range(parts)])
     np.testing.assert_array_equal(data.X, expected)
     assert data.y.tolist() == [0, 1, 2] * parts
+
+
+def test_half_a_part_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=IMAGES, y_train=CLASSES, x_test=IMAGES)
+    with pytest.raises(
+        BenchError, match=r"has x_test and no y_test; save it with both, or without"
+    ):
+        load(str(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("https://example.com/x.npz", "no dataset 'https.*Addresses are not fetched: download it"),
+        ("x.npy", "no dataset 'x.npy'. That is a file, but none that is read. Write it with np.s"),
+    ],
+)
+def test_what_is_no_dataset_has_a_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.npy").touch()
+    with pytest.raises(BenchError, match=said):
+        load(name)
 
 
 def test_parts_of_different_images_are_refused(tmp_path: Path) -> None:
@@ -367,7 +392,7 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "unlabelled y": ({"y": CLASSES - 1}, "y holds -1 for .* images.*leave them out with keep"),
     "gap in y": ({"y": CLASSES * 2}, "y holds the classes 0, 2, 4;"),
     "from 1": ({"y": CLASSES + 1}, "y holds the classes 1, 2, 3;.*Renumber"),
-    "one class": ({"y": CLASSES * 0}, "y holds the classes 0;.*at least two"),
+    "one class": ({"y": CLASSES * 0}, "y holds 0 alone; expected at least two classes"),
     "n_train 0": ({"n_train": 0}, "n_train is 0; expected one integer from 1 to 6"),
     "n_train 7": ({"n_train": 7}, "n_train is 7"),
     "n_train 0.5": ({"n_train": 0.5}, "n_train is 0.5"),

@@ -175,6 +175,20 @@ def test_train_and_test_are_the_parts(tmp_path: Path) -> None:
     assert (data.n_train, data.class_names) == (6, ("a", "b"))
 
 
+@pytest.mark.parametrize(
+    ("names", "n_train"),
+    [
+        ("train/a train/b val/a val/b", 6),
+        ("Train/a Train/b Test/a Test/b", 6),
+        ("training/a training/b validation/a validation/b Testing/a Testing/b", 12),
+    ],
+)
+def test_parts_by_their_other_names(tmp_path: Path, names: str, n_train: int) -> None:
+    """As ImageNet has it, and as others write them: else every score would be of two classes."""
+    data = load(str(images(tmp_path, names)))
+    assert (data.n_train, data.class_names) == (n_train, ("a", "b"))
+
+
 def test_train_alone_is_a_class(tmp_path: Path) -> None:
     assert load(str(images(tmp_path, "train validation"))).class_names == ("train", "validation")
 
@@ -265,10 +279,20 @@ def test_folders_that_hold_no_classes(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="holds no images in folders; expected a folder for each"):
         load(str(tmp_path))
     images(tmp_path, "a")
-    with pytest.raises(BenchError, match=r"y holds the classes 0; .*at least two"):
+    with pytest.raises(BenchError, match=r"has one class, the folder 'a'; .* name that folder"):
         load(str(tmp_path))
     (tmp_path / "b").mkdir()
     with pytest.raises(BenchError, match="the folder of class b holds no image"):
+        load(str(tmp_path))
+
+
+def test_what_lies_there_instead_of_images_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.heic").touch()
+    (tmp_path / "y.JPG").touch()
+    with pytest.raises(
+        BenchError, match=r"no images in folders, only \.heic, \.jpg \(read are bmp"
+    ):
         load(str(tmp_path))
 
 

@@ -6,6 +6,7 @@ hide (`bench.core.shadows`), before that is asked for.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,16 +29,30 @@ CHOICES = {
     "backend": BACKENDS,
     "rerun": RERUNS,
 }
+MOST_SEEDS = 1000
+LARGEST_SEED = 2**32 - 1  # scikit-learn and numpy take no larger one
+LONGEST_S = 20 * 24 * 3600  # the system counts a wait in milliseconds, up to 24 days
 RESULTS = Path("my-results")
 RESULTS_VARIABLE = "BENCH_RESULTS"
 
 
-def results_folder() -> Path:
-    """Where records lie unless something else is said: ``$BENCH_RESULTS``, or ``my-results``.
+def results_folder(given: object = None) -> Path:
+    """Where records lie: what is `given`, else ``$BENCH_RESULTS``, else ``my-results``.
 
-    Not ``results``: in a checkout that is where the published records are.
+    Not ``results``: in a checkout that is where the published records are. A leading ``~`` is the
+    user's folder, as in a shell.
+
+    Raises
+    ------
+    BenchError : it is no path.
     """
-    return Path(os.environ.get(RESULTS_VARIABLE) or RESULTS)
+    path = os.environ.get(RESULTS_VARIABLE) or RESULTS if given is None else given
+    if not isinstance(path, str | Path):
+        raise BenchError(f"results is {path!r}; expected the path of a folder")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BenchError(f"results is {str(path)!r}, which cannot be a path: {error}") from error
 
 
 def check_choice(what: str, given: object, known: Iterable[str]) -> None:
@@ -75,13 +90,48 @@ def seed_list(given: int | Sequence[int]) -> tuple[int, ...]:
     BenchError : no seed, one that is no whole number from 0 on, or one twice.
     """
     if isinstance(given, int) and not isinstance(given, bool):
-        if given < 1:
-            raise BenchError(f"seeds is {given}; expected at least 1, or a list such as 0,3,4")
+        if not 1 <= given <= MOST_SEEDS:
+            raise BenchError(
+                f"seeds is {given}; expected at least 1 and at most {MOST_SEEDS:,}, or a list such "
+                "as 0,3,4"
+            )
         return tuple(range(given))
     found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
-    whole = [isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in found]
-    if not found or not all(whole) or len(set(found)) < len(found):
+    fine = [isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in found]
+    if not found or not all(fine) or len(set(found)) < len(found) or max(found) > LARGEST_SEED:
         raise BenchError(
-            f"seeds is {given!r}; expected how many, or different whole numbers such as 0,3,4"
+            f"seeds is {given!r}; expected how many, or different whole numbers such as 0,3,4, "
+            f"none above {LARGEST_SEED}"
         )
     return found
+
+
+def check_parameter(what: str, value: object) -> None:
+    """Refuse a value of a parameter that a record cannot hold.
+
+    Raises
+    ------
+    BenchError : it is a set, bytes, infinite, no valid text or nested too deep, say.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise BenchError(
+            f"{what} is {ascii(value)[:80]}; expected a value that a record can hold: finite "
+            "numbers, texts, True, False, None, lists and dicts of these"
+        ) from None
+
+
+def check_seconds(what: str, given: object) -> None:
+    """Refuse a limit that is neither None nor a number of seconds that can be waited for.
+
+    Raises
+    ------
+    BenchError : it is neither.
+    """
+    number = isinstance(given, int | float) and not isinstance(given, bool)
+    if given is not None and not (number and 0 < given <= LONGEST_S):  # type: ignore[operator]
+        raise BenchError(
+            f"{what} is {given!r}; expected seconds above 0, at most {LONGEST_S:,} (20 days), or "
+            "None for no limit"
+        )

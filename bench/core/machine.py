@@ -7,6 +7,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.core.errors import BenchError
 
 NVIDIA = Path("/dev/nvidiactl")  # there where its driver is loaded
 MPS_PIPES = "/tmp/nvidia-mps"  # the default of NVIDIA's daemon
+MOST_JOBS = 10_000
 MEMORY_OF_A_JOB = 3  # GiB; fits of 70,000 images take 1 to 3
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn")
 
@@ -90,12 +92,12 @@ def parse_jobs(jobs: int | str) -> int | None:
     """
     if jobs == "auto":
         return None
-    if isinstance(jobs, str) and jobs.isascii() and jobs.isdigit():
+    if isinstance(jobs, str) and re.fullmatch("[0-9]{1,19}", jobs):
         jobs = int(jobs)
     if not isinstance(jobs, int) or isinstance(jobs, bool):
-        raise BenchError(f"jobs is {jobs!r}; expected a whole number, at least 1, or auto")
-    if jobs < 1:
-        raise BenchError(f"jobs is {jobs}; expected at least 1")
+        raise BenchError(f"jobs is {repr(jobs)[:80]}; expected a whole number, at least 1, or auto")
+    if not 1 <= jobs <= MOST_JOBS:
+        raise BenchError(f"jobs is {jobs}; expected at least 1 and at most {MOST_JOBS:,}")
     return jobs
 
 

@@ -212,9 +212,13 @@ def _check_classes(path: Path, y: np.ndarray) -> None:
     )
     present = np.unique(y).tolist()
     require(
-        len(present) > 1 and present[-1] == len(present) - 1,
-        f"{path}: y holds the classes {listed(present)}; expected 0 to k-1, all present, at "
-        f"least two. {RENUMBER}",
+        len(present) > 1,
+        f"{path}: y holds {present[0]} alone; expected at least two classes: add images of others.",
+    )
+    require(
+        present[-1] == len(present) - 1,
+        f"{path}: y holds the classes {listed(present)}; expected 0 to k-1, all present. "
+        f"{RENUMBER}",
     )
 
 

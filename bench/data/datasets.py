@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from bench.core.files import said_if_unwritable, written_whole
 from bench.data import content, folder, idx, npz
 from bench.data.fashion_mnist import FASHION_MNIST, IdxSource, Log, named_folder, search
 
+ADDRESS = re.compile(r"\w+://")
 CACHE_CURE = "set BENCH_CACHE to a folder that can be written"
 
 _LOGGER = logging.getLogger(__name__)
@@ -121,6 +123,10 @@ def load(name: str, *, log: Log | None = None) -> Dataset:
         return _prepare(FASHION_MNIST, log or _LOGGER.info)[0]
     near = difflib.get_close_matches(name.lower(), [FASHION_MNIST.name, "digits"], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    if ADDRESS.match(name):
+        hint = " Addresses are not fetched: download it, and give the path."
+    elif Path(name).is_file():
+        hint = f" That is a file, but none that is read. {npz.CURE}"
     raise BenchError(
         f"There is no dataset {name!r}.{hint} Expected {FASHION_MNIST.name!r}, 'digits', or "
         "the path of a file that ends in .npz or of a folder of images."
@@ -246,7 +252,7 @@ def _dataset(
 
 def own_path(name: str) -> Path | None:
     """The file or folder of a user's own images that `name` is; None for another name."""
-    if name in ("", "digits", FASHION_MNIST.name):
+    if name in ("", "digits", FASHION_MNIST.name) or ADDRESS.match(name):
         return None
     try:
         path = Path(name).expanduser()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.core.errors import BenchError
-from bench.data.content import Own, check_size, require
+from bench.data.content import Own, check_size, listed, require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 ENDINGS = re.compile(r"\.(bmp|gif|jpe?g|p[bgnp]m|png|tiff?|webp)", re.IGNORECASE)
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 GREY = ("1", "L", "LA")
+TRAINING = ("train", "training")
 VALIDATION = ("val", "valid", "validation")
+TEST = ("test", "testing")
 CURE = "Move some of its images into train/."  # for a class of the test part alone
 LAYOUT = "expected a folder for each class, with its images, or train/ and test/ with these"
 
@@ -61,7 +63,12 @@ def read(folder: Path) -> Own:
     BenchError : there are no classes, an image cannot be read, or differs in size from the first.
     """
     files = _find(folder)
-    require(bool(files.paths), f"{folder} holds no images in folders; {LAYOUT}.")
+    require(bool(files.paths), f"{folder} holds no images in folders{_held(files)}; {LAYOUT}.")
+    require(
+        len(files.names) > 1,
+        f"{folder} has one class, the folder {files.names[0]!r}; {LAYOUT}. If the classes lie in "
+        "there, name that folder.",
+    )
     form = _form(files.paths)
     shape = form.shape(len(files.paths))
     check_size(folder, int(np.prod(shape, dtype=object)))
@@ -92,6 +99,14 @@ def read(folder: Path) -> Own:
     )
 
 
+def _held(files: _Files) -> str:
+    """What files there are instead of images in folders, for a sentence; nothing if none."""
+    found = sorted({path.suffix.lower() or path.name for path in files.left_out})
+    if not found:
+        return ""
+    return f", only {listed(found, 5)} (read are bmp, gif, jpg, png, ppm, tiff and webp)"
+
+
 def fingerprint(folder: Path) -> str:
     """SHA-256 of the names, sizes and times of all files that `read` looks at."""
     files = _find(folder)
@@ -105,10 +120,7 @@ def fingerprint(folder: Path) -> str:
 
 def _find(folder: Path) -> _Files:
     """The files of all images; those that are none, or lie beside the classes, are left out."""
-    tops = {path.name: path for path in _folders(folder)}
-    parts = [folder]
-    if {"train", "test"} <= set(tops):
-        parts = [tops[name] for name in ("train", *VALIDATION, "test") if name in tops]
+    parts = _parts(folder)
     names = sorted({one.name for part in parts for one in _folders(part)})
     paths: list[Path] = []
     classes: list[int] = []
@@ -130,6 +142,21 @@ def _find(folder: Path) -> _Files:
     left_out = [path for path in _files(folder) if path not in taken]
     n_train = sum(sizes[: max(1, len(sizes) - 1)])
     return _Files(paths, classes, names, n_train, left_out)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The folders of the training, validation and test part; the folder itself if it has none.
+
+    Without a test part the validation part is it, where both hold folders and are alone: else
+    these are names of classes.
+    """
+    tops = {path.name.lower(): path for path in _folders(folder)}
+    training, validation, test = (
+        [tops[name] for name in names if name in tops] for names in (TRAINING, VALIDATION, TEST)
+    )
+    parts = [*training, *validation, *test]
+    alone = len(parts) == len(tops) > 1 and all(map(_folders, parts))
+    return parts if training and (test or alone) else [folder]
 
 
 def _folders(folder: Path) -> list[Path]:

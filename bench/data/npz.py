@@ -15,7 +15,7 @@ from bench.data.content import PACKED, Own, check_size, listed, require
 
 # Arrays of images and classes by part, the test part last: of keras.datasets, of MedMNIST.
 LAYOUTS = (
-    (("x_train", "y_train"), ("x_test", "y_test")),
+    (("x_train", "y_train"), ("x_val", "y_val"), ("x_test", "y_test")),
     (
         ("train_images", "train_labels"),
         ("val_images", "val_labels"),
@@ -37,7 +37,7 @@ def read(path: Path) -> Own:
     try:
         with zipfile.ZipFile(path) as archive:
             found = [info.filename.removesuffix(".npy") for info in archive.infolist()]
-            parts = _parts(found)
+            parts = _parts(path, found)
             taken = [name for pair in parts for name in pair] if parts else list(_plain(found))
             for name in taken:
                 _check_header(path, name, archive)
@@ -61,14 +61,24 @@ def _plain(names: list[str]) -> list[str]:
     return [name for name in ("X", "y", "n_train", "class_names") if name in names]
 
 
-def _parts(names: list[str]) -> list[tuple[str, str]]:
+def _parts(path: Path, names: list[str]) -> list[tuple[str, str]]:
     """The arrays of images and classes, part by part, of a file laid out as by Keras or MedMNIST.
 
     Empty for a file of another layout.
+
+    Raises
+    ------
+    BenchError : a part has images and no classes, or classes and no images.
     """
     for layout in LAYOUTS:
         parts = [pair for pair in layout if set(pair) <= set(names)]
         if "X" not in names and layout[0] in parts:
+            for pair in layout:
+                missing, there = sorted(pair, key=names.__contains__)
+                require(
+                    (there in names) == (missing in names),
+                    f"{path} has {there} and no {missing}; save it with both, or without {there}.",
+                )
             return parts
     return []
 

@@ -14,7 +14,13 @@ import numpy as np
 from rich.console import Console
 
 from bench.core import machine, splits
-from bench.core.choices import check_choices, seed_list
+from bench.core.choices import (
+    check_choices,
+    check_parameter,
+    check_seconds,
+    results_folder,
+    seed_list,
+)
 from bench.core.errors import BenchError, WriteError
 from bench.core.files import check_writable
 from bench.core.levels import said_of_count, suitable_levels
@@ -56,11 +62,51 @@ class Wish:
     plugins: Sequence[str | Path] = ()
 
     def __post_init__(self) -> None:
-        """Take one method, level or plugin for a list of one, and a dataset's path for its text."""
-        for name in ("methods", "levels", "plugins"):
-            if isinstance(given := getattr(self, name), str | Path):
-                object.__setattr__(self, name, [given])
+        """Take one method, level or plugin for a list of one, and a dataset's path for its text.
+
+        Raises
+        ------
+        BenchError : something is of a type that has no such meaning.
+        """
+        found: dict[str, Any] = {
+            "levels": _listed("levels", self.levels, str),
+            "plugins": _listed("plugins", self.plugins or (), str, Path),
+            "changes": _checked_changes(self.changes),
+        }
+        if self.methods is not None:
+            found["methods"] = _listed("methods", self.methods, str)
+        if not isinstance(self.dataset, str | Path):
+            raise BenchError(f"dataset is {self.dataset!r}; expected its name or path")
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "dataset", str(self.dataset))
+
+
+def _listed(what: str, given: Any, *kinds: type) -> list[Any]:
+    """One, or some of these kinds, as a list."""
+    try:
+        found = [given] if isinstance(given, kinds) else list(given)
+    except TypeError:
+        found = [None]
+    if not all(isinstance(one, kinds) for one in found):
+        raise BenchError(f"{what} is {given!r}; expected a text, or a list of texts")
+    return found
+
+
+def _checked_changes(changes: Any) -> dict[str, dict[str, Any]]:
+    """The changed parameters of each method; numpy's numbers as Python's."""
+    expected = 'expected {"dcec": {"lam": 0.1}}, say: for each method the parameters by name'
+    if not isinstance(changes, Mapping | None):
+        raise BenchError(f"changes is {changes!r}; {expected}")
+    found: dict[str, dict[str, Any]] = {}
+    for method, params in (changes or {}).items():
+        if not (isinstance(params, Mapping) and all(isinstance(name, str) for name in params)):
+            raise BenchError(f"changes is {changes!r}; {expected}")
+        plain = {name: x.item() if isinstance(x, np.generic) else x for name, x in params.items()}
+        for name, value in plain.items():
+            check_parameter(f"changes: {method}.{name}", value)
+        found[method] = plain
+    return found
 
 
 def run(
@@ -106,7 +152,7 @@ def run(
     """
     start = time.monotonic()
     limit = parse_memory(memory)
-    folder = Path(results)
+    folder = results_folder(results)
     _check_options(wish, folder, {"timeout_s": timeout_s, "for_s": for_s}, device, backend, rerun)
     until = None if for_s is None else start + for_s
     on_dask = dask_cluster(scheduler, folder.resolve()) if backend == "dask" else None
@@ -266,8 +312,7 @@ def _check_options(
     )
     seed_list(wish.seeds)
     for name, given in times.items():
-        if given is not None and not given > 0:
-            raise BenchError(f"{name} is {given}; expected seconds above 0, or None for no limit")
+        check_seconds(name, given)
     if not wish.levels:
         raise BenchError("no level is given; expected some such as 5% or 500")
     try:
