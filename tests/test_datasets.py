@@ -402,7 +402,7 @@ WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "a name twice": ({"class_names": ["a", "b", "a"]}, "class_names holds 'a' more than once"),
     "half a character": (
         {"class_names": ["a", "b", "\ud800"]},
-        "class_names holds what is no text",
+        r"the name of class '.ud800' is no text in UTF-8; rename it",
     ),
     "object names": ({"class_names": np.array(["a", "b", None])}, "Save class_names.astype.str"),
     "name numbers": ({"class_names": [1, 2, 3]}, "class_names holds int64"),

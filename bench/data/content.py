@@ -247,11 +247,16 @@ def _check_names(own: Own) -> tuple[str, ...]:
     )
     try:
         found = tuple(names.tolist())
-        "".join(found).encode()
-    except ValueError as error:  # half of a surrogate pair, or what is no character at all
+    except ValueError as error:  # what is no character at all
         raise BenchError(
             f"{own.path}: class_names holds what is no text ({error}); expected names."
         ) from error
+    for name in found:
+        half = any("\ud800" <= character <= "\udfff" for character in name)
+        require(
+            not half,
+            f"{own.path}: the name of class {name!a} is no text in UTF-8; rename it.",
+        )
     twice = sorted({name for name in found if found.count(name) > 1})
     require(
         not twice,
