@@ -150,9 +150,18 @@ def test_broken_plugins_are_named_and_the_others_run(tmp_path: Path) -> None:
     broken, twin, absent = (tmp_path / name for name in ("broken.py", "twin.py", "absent.py"))
     broken.write_text("import a_package_that_nobody_has\n")
     twin.write_text((PLUGINS / "simple.py").read_text())
+    unusable = tmp_path / "unusable.py"
+    unusable.write_text(
+        "from methods.method import Method\n"
+        "from methods.registry import register\n"
+        "@register('unusable')\nclass M(Method): version = '1.0'\n"
+    )
+    words = "--method near,unusable --set unusable.x=1 --level 5%"
     with Place(tmp_path / "place") as place:
-        ended = place.run("--method near --level 5%", broken, "simple", twin, absent)
-        assert ended.status == 1
+        ended = place.run(words, broken, "simple", twin, absent, unusable)
+        assert ended.status == 1, ended.text
+        said = f"unusable of {unusable} cannot be used: its version is '1.0'; expected a whole"
+        assert said in ended.out
         assert f"{broken} cannot be used: ModuleNotFoundError" in ended.out
         assert "a_package_that_nobody_has" in ended.out
         both = f"{PLUGINS / 'simple.py'} and {twin}"
