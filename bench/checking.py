@@ -7,7 +7,9 @@ another process goes on with the next method.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import asdict
@@ -21,6 +23,7 @@ from methods.registry import Entry, Problem, RegistryError
 from methods.testing import NAMES, Outcome, run_checks, traceback_of
 
 LOADING = "import"  # what the process does before its first check
+LAST_SECONDS = 5.0  # for a process that tells nothing more to come to its end
 Told = tuple[str, Outcome]
 
 
@@ -98,6 +101,8 @@ def _events(request: dict[str, Any], timeout_s: float | None) -> Iterator[dict[s
             yield event
             if done:
                 break
+        if not done and not expired.is_set():
+            _let_end(process)
     finally:
         timer.cancel()
         execution.end_group(process)
@@ -106,6 +111,12 @@ def _events(request: dict[str, Any], timeout_s: float | None) -> Iterator[dict[s
         yield {"event": "lost", "message": f"it did not come to an end within {timeout_s:g} s"}
     elif not done:
         yield {"event": "lost", "message": f"its process {execution.ending(code)}"}
+
+
+def _let_end(process: subprocess.Popen[str]) -> None:
+    """Wait a little for a process that has said its last: how it ends says why."""
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it said so, or closed its output
+        process.wait(LAST_SECONDS)
 
 
 def main() -> int:

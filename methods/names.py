@@ -8,12 +8,16 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.metadata
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ENTRY_POINT_GROUP = "bench.methods"
 NOT_PLUGINS = {"method", "names", "plugins", "registry", "testing", "toolkit"}
+
+
+LONGEST_NAME = 200  # bytes; file systems take 255, and a variant adds ten
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,28 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def said_of_unknown(name: str, known: Iterable[str]) -> str:
     """What to say of a name that no method has."""
     return f"no method is called {name!r}; `bench list` shows all" + did_you_mean(name, known)
+
+
+def can_name_a_folder(name: str) -> bool:
+    """Whether a name can be part of a path, and leads nowhere but below its folder."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    bad = [c for c in name if c in "/\\" or unicodedata.category(c) == "Cc"]
+    return name not in ("", ".", "..") and size <= LONGEST_NAME and not bad
+
+
+def said_of_bad_name(name: object) -> str:
+    """What to say of a name that no method can have; empty if it can."""
+    if not isinstance(name, str):
+        return f"the name of a method is {name!r}; expected a text: @register('name')"
+    if can_name_a_folder(name) and name == name.strip() and "," not in name:
+        return ""
+    return (
+        f"the name of a method is {name[:80]!r}; expected one that a folder can have: at most "
+        f"{LONGEST_NAME} bytes, no slash, no control character, no comma, no blank at its ends"
+    )
 
 
 def _own_files() -> Iterator[Path]:

@@ -7,6 +7,7 @@ import, or that takes a name already taken, becomes a `Problem`; the others stil
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import importlib.metadata
@@ -15,9 +16,11 @@ import inspect
 import json
 import os
 import pkgutil
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,8 +28,14 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from methods import plugins as plugin_files
-from methods.method import Method, StageRequest, Tags
-from methods.names import ENTRY_POINT_GROUP, NOT_PLUGINS, did_you_mean, said_of_unknown
+from methods.method import Method, StageRequest, Tags, stage_version
+from methods.names import (
+    ENTRY_POINT_GROUP,
+    NOT_PLUGINS,
+    did_you_mean,
+    said_of_bad_name,
+    said_of_unknown,
+)
 
 AnyMethod = TypeVar("AnyMethod", bound=type)
 
@@ -56,7 +65,7 @@ class Entry:
         """The first line of the class's docstring."""
         return (inspect.getdoc(self.cls) or "").partition("\n")[0]
 
-    def parameters(self, schedule: str, **changes: Any) -> dict[str, Any]:
+    def parameters(self, schedule: str, /, **changes: Any) -> dict[str, Any]:
         """All parameters: the constructor's, then the schedule's, the name's, the user's.
 
         They are copies: who changes one changes no default.
@@ -79,7 +88,7 @@ class Entry:
             params |= given
         return copy.deepcopy(params)
 
-    def build(self, schedule: str = "paper", **changes: Any) -> Method:
+    def build(self, schedule: str = "paper", /, **changes: Any) -> Method:
         """An unfitted estimator with the parameters of `schedule` and `changes`."""
         return self.cls(**self.parameters(schedule, **changes))
 
@@ -118,7 +127,7 @@ _entries: dict[str, Entry] = {}
 
 
 def register(
-    name: str, *, in_all: bool | None = None, **params: Any
+    name: str, /, *, in_all: bool | None = None, **params: Any
 ) -> Callable[[AnyMethod], AnyMethod]:
     """Class decorator: make the class known as `name`, with `params` other than its defaults.
 
@@ -127,8 +136,10 @@ def register(
 
     Raises
     ------
-    RegistryError : another class has that name already.
+    RegistryError : another class has that name already, or no method can have it.
     """
+    if said := said_of_bad_name(name):
+        raise RegistryError(said)
 
     def add(cls: AnyMethod) -> AnyMethod:
         module = sys.modules.get(cls.__module__)
@@ -139,7 +150,7 @@ def register(
                 f"two methods are called {name!r}: {taken.origin} and {origin}; rename one"
             )
         tags = getattr(cls, "tags", Tags())
-        if in_all is not None:
+        if in_all is not None and isinstance(tags, Tags):  # else `check_usable` says what they are
             tags = replace(tags, in_all=in_all)
         _entries[name] = Entry(name, cls, params, tags, origin)
         return cls
@@ -160,7 +171,26 @@ def discover(plugins: Iterable[str | Path] = ()) -> list[Problem]:
     for plugin in plugins:
         path = Path(plugin)
         problems += _attempt(str(path), partial(_load_file, path))
+    return problems + _without_their_other()
+
+
+def _without_their_other() -> list[Problem]:
+    """Take out the methods whose ``tags.without_labels`` no method has, now that all are there."""
+    problems: list[Problem] = []
+    while lost := [e for e in _entries.values() if e.tags.without_labels not in (None, *_entries)]:
+        for entry in lost:  # another one may be nothing without these
+            del _entries[entry.name]
+            message = f"{entry.name} of {entry.origin} cannot be used: {said_of_no_other(entry)}"
+            problems.append(Problem(entry.origin, message, RegistryError(message), entry))
     return problems
+
+
+def said_of_no_other(entry: Entry) -> str:
+    """What to say of a method whose ``tags.without_labels`` is no method's name."""
+    return (
+        f"its tags.without_labels is {entry.tags.without_labels!r}, but no method is called so; "
+        "`bench list` shows all"
+    )
 
 
 def load(module: str) -> list[Problem]:
@@ -198,16 +228,22 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
     file again.
     """
     names_before, modules_before = set(_entries), set(sys.modules)
-    try:
-        load()
-    except (Exception, SystemExit) as error:  # a plugin may fail in any way; the others still run
+    failed: BaseException | None = None
+    with _interrupts_noted() as interrupts:
+        try:
+            load()
+        except BaseException as error:  # a plugin may fail in any way; the others still run
+            failed = error
+    if interrupts:
+        raise KeyboardInterrupt from failed
+    if failed is not None:
         whole = set(sys.modules) - modules_before
         for name in set(_entries) - names_before:
             if _entries[name].cls.__module__ not in whole:
                 del _entries[name]
-        own = isinstance(error, RegistryError)
-        reason = str(error) if own else in_a_line(error, origin)
-        return [Problem(origin, f"{origin} cannot be used: {reason}", error)]
+        own = isinstance(failed, RegistryError)
+        reason = str(failed) if own else in_a_line(failed, origin)
+        return [Problem(origin, f"{origin} cannot be used: {reason}", failed)]
     problems = []
     for name in sorted(set(_entries) - names_before):
         try:
@@ -217,6 +253,31 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
             message = f"{name} of {origin} cannot be used: {error}"
             problems.append(Problem(origin, message, error, entry))
     return problems
+
+
+@contextlib.contextmanager
+def _interrupts_noted() -> Iterator[list[int]]:
+    """A list that is no longer empty once Ctrl-C was pressed, of which only the main thread hears.
+
+    A plugin may raise a KeyboardInterrupt of its own, which ends nothing but itself, or turn a real
+    one into another error.
+    """
+    noted: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield noted
+        return
+
+    def note(signum: int, frame: Any) -> None:
+        noted.append(signum)
+        handler(signum, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:  # else the plugin has set its own
+            signal.signal(signal.SIGINT, handler)
 
 
 def check_usable(entry: Entry) -> None:
@@ -229,10 +290,7 @@ def check_usable(entry: Entry) -> None:
     ------
     RegistryError : it cannot; a sentence that says why. What the class raised itself is the cause.
     """
-    if not (inspect.isclass(entry.cls) and issubclass(entry.cls, Method)):
-        raise RegistryError(
-            "it does not derive from methods.method.Method; make that its base class"
-        )
+    _check_class(entry)
     doing = "its constructor without arguments"
     try:
         for schedule in ("paper", *entry.cls.schedules):
@@ -242,8 +300,7 @@ def check_usable(entry: Entry) -> None:
         for n_labels in (0, 100):
             doing = f"its stages({n_labels})"
             for request in method.stages(n_labels):
-                if not isinstance(request, StageRequest):
-                    raise RegistryError(f"{doing} holds {request!r}; expected StageRequests")
+                _check_request(request, doing)
     except RegistryError:
         raise
     except Exception as error:  # the author's code may fail in any way
@@ -251,9 +308,48 @@ def check_usable(entry: Entry) -> None:
         raise RegistryError(f"{doing} failed with {reason}") from error
 
 
+def _check_class(entry: Entry) -> None:
+    """Refuse what is no method, tags of another kind, and a version that no record can hold."""
+    if not (inspect.isclass(entry.cls) and issubclass(entry.cls, Method)):
+        raise RegistryError(
+            "it does not derive from methods.method.Method; make that its base class"
+        )
+    if not isinstance(entry.tags, Tags):
+        raise RegistryError(f"its tags are {entry.tags!r}; expected methods.method.Tags(...)")
+    for name, default in vars(Tags()).items():
+        value = getattr(entry.tags, name)
+        kind = str if default is None else type(default)
+        if not (isinstance(value, kind) or value is default):
+            raise RegistryError(f"its tags.{name} is {value!r}; expected {_KINDS[kind]}")
+    if not _is_version(version := entry.cls.version):
+        raise RegistryError(f"its version is {version!r}; expected a whole number of at least 1")
+
+
+def _is_version(value: object) -> bool:
+    """Whether it can be compared with that of a record."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63
+
+
+def _check_request(request: object, where: str) -> None:
+    """Refuse a stage that no plan can place."""
+    if not isinstance(request, StageRequest):
+        raise RegistryError(f"{where} holds {request!r}; expected StageRequests")
+    version = stage_version(request.function) if callable(request.function) else None
+    if not _is_version(version):
+        raise RegistryError(
+            f"{where} holds {request.function!r} of version {version}; expected a function that is "
+            "decorated with @stage(version=1), or a higher whole number"
+        )
+    json.dumps(dict(request.params))
+
+
 def _check_parameters(entry: Entry, schedule: str) -> None:
     """Refuse parameters that a record could not hold, or that differ from one time to the next."""
     params = entry.parameters(schedule)
+    for needed in ("n_clusters", "random_state"):
+        if needed not in params:
+            raise RegistryError(f"__init__ has no parameter {needed}; the suite sets it: add it")
+    entry.parameters(schedule, n_clusters=10)
     if json.loads(json.dumps(params)) != params:
         raise RegistryError(
             f"its parameters {params} do not come back from JSON as they were; use numbers, texts, "
@@ -269,7 +365,8 @@ def _check_parameters(entry: Entry, schedule: str) -> None:
 def in_a_line(error: BaseException, file: str) -> str:
     """An error of an author's code: its kind, its message, and the last line of theirs."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}{_own_line(error, file)}"
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return said + _own_line(error, file)
 
 
 def _own_line(error: BaseException, file: str) -> str:
@@ -300,6 +397,8 @@ def _load_point(point: importlib.metadata.EntryPoint) -> None:
 
 
 def _load_file(path: Path) -> ModuleType:
+    if path.is_dir():
+        raise RegistryError(f"{path} is a folder; name a file in it that ends in .py")
     if not path.is_file():
         raise RegistryError(f"there is no file {path}")
     if path.suffix != ".py":

@@ -13,10 +13,13 @@ from methods import registry
 from methods.registry import Entry
 
 HEAD = """
-from methods.method import Method
+from methods.method import Method, StageRequest, Tags, stage
 from methods.registry import register
 
-@register("{name}")
+"""
+PLAIN = """class M(Method):
+    def __init__(self, n_clusters=10, random_state=None):
+        self.n_clusters, self.random_state = n_clusters, random_state
 """
 BODIES = {
     "no default": (
@@ -57,6 +60,51 @@ BODIES = {
         "has no parameter 'epochs'",
     ),
     "another base": ("class M:\n    pass\n", "does not derive from methods.method.Method"),
+    "no n_clusters": (
+        "class M(Method):\n    def __init__(self, random_state=None):\n"
+        "        self.random_state = random_state\n",
+        "__init__ has no parameter n_clusters; the suite sets it: add it",
+    ),
+    "no random_state": (
+        "class M(Method):\n    def __init__(self, n_clusters=10):\n"
+        "        self.n_clusters = n_clusters\n",
+        "__init__ has no parameter random_state; the suite sets it: add it",
+    ),
+    "n_clusters in words": (
+        "class M(Method):\n    def __init__(self, n_clusters='ten', random_state=None):\n"
+        "        self.n_clusters, self.random_state = n_clusters, random_state\n",
+        "n_clusters is 10; expected a text, as its default 'ten'",
+    ),
+    "no tags": (PLAIN + "    tags = None\n", "its tags are None; expected methods.method.Tags("),
+    "tags of another kind": (
+        PLAIN + "    tags = {'needs_labels': True}\n",
+        "its tags are {'needs_labels': True}; expected methods.method.Tags(",
+    ),
+    "a family in figures": (
+        PLAIN + "    tags = Tags(family=5)\n",
+        "its tags.family is 5; expected a text",
+    ),
+    "a version in words": (
+        PLAIN + "    version = '1.0'\n",
+        "its version is '1.0'; expected a whole number of at least 1",
+    ),
+    "half a version": (PLAIN + "    version = 1.5\n", "its version is 1.5; expected a whole"),
+    "no version": (PLAIN + "    version = None\n", "its version is None; expected a whole"),
+    "no such method without labels": (
+        PLAIN + "    tags = Tags(without_labels='nope')\n",
+        "its tags.without_labels is 'nope', but no method is called so",
+    ),
+    "a stage that is not declared": (
+        PLAIN + "    def stages(self, n_labels): return [StageRequest(print)]\n",
+        "its stages(0) holds <built-in function print> of version None; expected a function that",
+    ),
+    "a stage with a set": (
+        "@stage(version=1)\ndef of_a_set(X, *, random_state, context): return {}\n"
+        + PLAIN
+        + "    def stages(self, n_labels):\n"
+        "        return [StageRequest(of_a_set, {'x': {1}})]\n",
+        "its stages(0) failed with TypeError: Object of type set is not JSON serializable",
+    ),
 }
 
 
@@ -67,7 +115,8 @@ def plugin(
     """A file that registers a method that cannot be used, and what is to be said of it."""
     body, said = BODIES[request.param]
     path = tmp_path / f"plugin_{list(BODIES).index(request.param)}.py"
-    path.write_text(HEAD.format(name=f"bad-{path.stem}") + body)
+    name = f"@register('bad-{path.stem}')\n"
+    path.write_text(HEAD + body.replace("class M", name + "class M"))
     return path, said
 
 

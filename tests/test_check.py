@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +17,9 @@ from typer.testing import CliRunner, Result
 
 from bench import checking
 from bench.cli import app
+from bench.commands import authors
 from bench.core.errors import BenchError
-from bench.running import child
+from bench.running import child, execution
 from methods import testing
 from methods.method import Method, flatten
 from methods.registry import Entry
@@ -125,6 +128,17 @@ class GrowsAtOnce(Brightness):
         self.sizes.append(3)
 
 
+class NoLicence(BaseException):
+    """What is no Exception, as what pytest.skip raises."""
+
+
+class Unlicensed(Brightness):
+    """Whose fit raises what is no Exception."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray | None = None, context: Any = None) -> Method:
+        raise NoLicence("it has run out")
+
+
 class Idles(Brightness):
     """Whose constructor takes its time."""
 
@@ -178,6 +192,12 @@ def test_a_default_that_grows() -> None:
     assert set(found) == {"parameters_unchanged"}
     assert found["parameters_unchanged"].startswith("fit changes sizes from [] to [3]: ")
     assert "its constructor changes a default; store a copy" in failures(GrowsAtOnce)["plan"]
+
+
+def test_what_is_raised_and_no_exception() -> None:
+    found = failures(Unlicensed)
+    assert found.pop("labels_are_the_models_own") == found["labels"]
+    assert found["labels"].startswith("NoLicence: it has run out")
 
 
 def test_a_slow_constructor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +281,45 @@ def test_an_import_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "_events", lambda request, timeout_s: iter(told))
     with pytest.raises(BenchError, match=r"x\.py cannot be used: on import, it did not come to an"):
         list(checking.check("x.py", 1.0))
+
+
+def test_how_a_process_ended_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the kill that ends what it has started."""
+    told = '{"event": "begin", "method": "one", "check": "labels"}\n'
+    code = f"import os, time; os.write(1, {told.encode()!r}); os.close(1); "
+    code += "time.sleep(0.2); os._exit(3)"
+
+    def start(module: str, threads: int) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        words = [sys.executable, "-S", "-c", code]
+        return subprocess.Popen(words, **pipes, start_new_session=True)
+
+    monkeypatch.setattr(execution, "start", start)
+    *_, last = checking._events({"wanted": "x.py", "done": []}, None)
+    assert last == {"event": "lost", "message": "its process ended with exit status 3"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("own", "own is a folder; expected the name of a method, or a file that ends in .py"),
+        ("own.py/", "own.py/ is a folder; expected"),
+        ("own/x.npz", "own/x.npz is no Python file; expected"),
+        ("own/gone", "own/gone does not exist; expected"),
+        ("dcec2", "no method is called 'dcec2'"),
+    ],
+)
+def test_what_is_no_method_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("own", "own.py", "dcec"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "own" / "x.npz").touch()
+    error = CliRunner().invoke(app, ["check", wanted]).exception
+    assert isinstance(error, BenchError)
+    assert str(error).startswith(said)
+    authors._refuse_path("dcec")  # a method, though there is a folder of that name
 
 
 def test_after_a_lost_process_another_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

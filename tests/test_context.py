@@ -357,3 +357,42 @@ def test_numbers_of_numpy_and_torch_can_be_kept_in_a_record(suite: Suite) -> Non
     assert json.loads(json.dumps(fit.history)) == [row]
     fit.log(loss=float("nan"), far=np.float32("inf"))
     assert fit.history[1] == {"loss": None, "far": None}, "JSON has no such numbers"
+
+
+class Unshown:
+    """What Python cannot show."""
+
+    shape = "square"
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (Path("x"), "x"),
+        (b"1", "b'1'"),
+        (np.arange(3), [0, 1, 2]),
+        (np.array([0.5]), 0.5),
+        (torch.tensor([[1.0, float("nan")]], requires_grad=True), [[1.0, None]]),
+        ([np.float32(0.5), (1, float("inf"))], [0.5, [1, None]]),
+        ({1: {"a": np.int64(2)}}, {"1": {"a": 2}}),
+        (True, True),
+        (10**400, str(10**400)[:200] + "…"),
+        (np.zeros(1000), str(np.zeros(1000))[:200] + "…"),
+        (np.datetime64("2026-01-02"), "2026-01-02"),
+        (1 + 2j, "(1+2j)"),
+        ("\udce9", "\\udce9"),
+        (Unshown(), "a Unshown that cannot be shown (ValueError)"),
+        (ENDLESS, [[[["[[...]]"]]]]),
+    ],
+)
+def test_what_json_lacks_is_kept_as_text(suite: Suite, value: Any, kept: Any) -> None:
+    fit = suite.context()
+    fit.log(value=value)
+    assert json.loads(json.dumps(fit.history, allow_nan=False)) == [{"value": kept}]

@@ -288,7 +288,9 @@ def test_a_worker_that_is_no_fork_ends_as_python_does(
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("method", ["parent", "stray"])
 def test_what_a_worker_leaves_behind_ends_though_the_runner_is_gone(
+    method: str,
     run_one: Callable[..., Outcome],
     shared: ForkServer,
     folder: Path,
@@ -296,7 +298,7 @@ def test_what_a_worker_leaves_behind_ends_though_the_runner_is_gone(
 ) -> None:
     """The runner may be killed when a worker has just ended, and before it ended the rest."""
     monkeypatch.setattr(execution, "end_group", lambda process: None)
-    assert run_one(shared, "parent").status == "ok"
+    assert run_one(shared, method).status == "ok"
     child = int((folder / "child").read_text().split()[-1])
     wait_for("the end of the child", lambda: not psutil.pid_exists(child), 10)
 

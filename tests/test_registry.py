@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,21 @@ def test_which_parameters_win() -> None:
     assert not hasattr(built, "labels_")
 
 
+def test_a_parameter_may_have_any_name() -> None:
+    """Also one that the functions of the registry give their own."""
+
+    class Named(Tiny):
+        def __init__(
+            self, n_clusters: int = 10, schedule: str = "", name: int = 1, random_state: int = 0
+        ) -> None:
+            super().__init__(n_clusters, random_state=random_state)
+            self.schedule, self.name = schedule, name
+
+    entry = Entry("named", Named, {}, Tags(), "here")
+    assert entry.parameters("paper", schedule="linear", name=2)["schedule"] == "linear"
+    assert entry.build("paper", schedule="linear").schedule == "linear"
+
+
 def test_parameters_are_a_copy() -> None:
     entry = Entry("tiny", Tiny, {"lam": 0.9}, Tiny.tags, "here")
     entry.parameters("quick", epochs=7)["lam"] = 0.0
@@ -216,6 +232,13 @@ def test_two_files_of_one_name(entries: Entries, write: Write) -> None:
         ("1 / 0\n", "ZeroDivisionError: division by zero"),
         ("import no_such_module\n", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("raise SystemExit(2)\n", "SystemExit: 2"),
+        ("raise KeyboardInterrupt\n", "KeyboardInterrupt (broken.py, line 12: raise Keyb"),
+        ("import pytest\npytest.importorskip('no_such_module')\n", "Skipped: could not import"),
+        ("register('my/method')(Plugin)", "the name of a method is 'my/method'; expected one"),
+        ("register('a\\nb')(Plugin)", "the name of a method is 'a\\nb'; expected one that a"),
+        ("register('  ')(Plugin)", "the name of a method is '  '; expected one that a folder"),
+        ("register('n' * 201)(Plugin)", "the name of a method is 'nnnn"),
+        ("register(5)(Plugin)", "the name of a method is 5; expected a text: @register('name')"),
         ("def half(:\n", "SyntaxError: "),
     ],
 )
@@ -227,6 +250,32 @@ def test_a_file_that_fails_halfway(entries: Entries, write: Write, more: str, re
     assert problem.message.startswith(f"{broken} cannot be used: {reason}")
     assert set(entries) == before | {"whole"}
     assert not [name for name in sys.modules if ".plugins.broken_" in name]
+
+
+def test_ctrl_c_during_an_import_ends_all(entries: Entries, write: Write) -> None:
+    """Also where the import turns it into another error."""
+    press = "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept BaseException: 1 / 0\n"
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        discover([write("pressed.py", "halfway", press)])
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_method_that_is_nothing_without_another(entries: Entries, write: Write) -> None:
+    """What is one of these without labels goes with it; one that is imported later counts."""
+    files = [write(f"{name}.py", name) for name in ("first", "second", "third")]
+    for file, other in zip(files, ("second", "third", "fourth"), strict=True):
+        file.write_text(f"{file.read_text()}\n    tags = Tags(without_labels='{other}')\n")
+        file.write_text(f"from methods.method import Tags\n{file.read_text()}")
+    fifth = write("fifth.py", "fifth", "    tags = Method.tags.__class__(without_labels='sixth')\n")
+    found = problems_of(*files, fifth, write("sixth.py", "sixth"))
+    assert [problem.entry.name for problem in found if problem.entry] == [
+        "third",
+        "second",
+        "first",
+    ]
+    assert {"fifth", "sixth"} <= set(entries)
+    assert not {"first", "second", "third"} & set(entries)
 
 
 def test_a_mended_file_can_be_used(entries: Entries, write: Write) -> None:
@@ -258,12 +307,12 @@ def test_a_failing_file_takes_no_other_with_it(
     ("file", "reason"),
     [
         ("missing.py", "there is no file {path}"),
-        ("folder", "there is no file {path}"),
+        ("folder.py", "{path} is a folder; name a file in it that ends in .py"),
         ("plugin.txt", "{path} is no Python file"),
     ],
 )
 def test_what_is_no_plugin(entries: Entries, tmp_path: Path, file: str, reason: str) -> None:
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.py").mkdir()
     (tmp_path / "plugin.txt").write_text("x = 1\n")
     path = tmp_path / file
     (problem,) = problems_of(path)

@@ -150,9 +150,18 @@ def test_broken_plugins_are_named_and_the_others_run(tmp_path: Path) -> None:
     broken, twin, absent = (tmp_path / name for name in ("broken.py", "twin.py", "absent.py"))
     broken.write_text("import a_package_that_nobody_has\n")
     twin.write_text((PLUGINS / "simple.py").read_text())
+    unusable = tmp_path / "unusable.py"
+    unusable.write_text(
+        "from methods.method import Method\n"
+        "from methods.registry import register\n"
+        "@register('unusable')\nclass M(Method): version = '1.0'\n"
+    )
+    words = "--method near,unusable --set unusable.x=1 --level 5%"
     with Place(tmp_path / "place") as place:
-        ended = place.run("--method near --level 5%", broken, "simple", twin, absent)
-        assert ended.status == 1
+        ended = place.run(words, broken, "simple", twin, absent, unusable)
+        assert ended.status == 1, ended.text
+        said = f"unusable of {unusable} cannot be used: its version is '1.0'; expected a whole"
+        assert said in ended.out
         assert f"{broken} cannot be used: ModuleNotFoundError" in ended.out
         assert "a_package_that_nobody_has" in ended.out
         both = f"{PLUGINS / 'simple.py'} and {twin}"
@@ -271,6 +280,36 @@ def test_a_record_written_before_the_kill_is_kept(
     assert failed["error"]["message"] == MESSAGE
     assert summary.counts == {"ok": 1, status: 1}
     assert summary.exit_status == 1
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        ("x", "the process wrote a record that cannot be read: Expecting value: line 1"),
+        ("{}", "the process wrote a record that cannot be read: Object missing required"),
+        (None, "the process ended with exit status 0 and without a record: the method, or what"),
+    ],
+)
+def test_a_job_that_ends_well_without_a_record(
+    rig: Rig, make_trial: MakeTrial, make_record: MakeRecord, left: str | None, message: str
+) -> None:
+    """The method ended the process, or broke what writes the record: the others run."""
+
+    def execute(job: Job) -> Outcome:
+        path = rig.store.write(make_record(0.75, level=job.trials[0].level))
+        if path.parent.name == "5%":
+            path.unlink() if left is None else path.write_text(left)
+        return Outcome("ok")
+
+    tasks = [rig.task(make_trial(level=level)) for level in ("5%", "10%")]
+    summary = rig.runner(tasks, execute).run()
+    assert rig.statuses() == {"5%": "crashed", "10%": "ok"}
+    assert summary.counts == {"crashed": 1, "ok": 1}
+    record = rig.store.read(tasks[0].job.trials[0])
+    assert record is not None
+    said = record["error"]["message"]
+    assert said.startswith(message)
+    assert left is not None or said.endswith(f"its output: {rig.logs[0]}")
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -431,7 +470,10 @@ def test_a_worker_that_dies_before_it_hears_of_its_job(
     monkeypatch.setattr(execution, "start", start)
     job = Job((make_trial(),), "digits", str(tmp_path), str(tmp_path))
     log = str(tmp_path / "log")
-    message = f"the process ended with exit status 7; its output: {log}"
+    message = (
+        "the process ended with exit status 7: the method, or what it calls, may have called "
+        f"sys.exit or os._exit; its output: {log}"
+    )
     assert execution.execute(job, log, None) == Outcome("crashed", message)
 
 

@@ -343,6 +343,29 @@ def test_a_reconstruction_that_is_none_loses_no_trial(
     assert "warning: soft · 10% · seed 0 keeps no reconstruction" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("attribute", ["probabilities_", "cluster_labels_"])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, ""),
+        ([[1], [1, 2]], "ValueError: setting an array element with a sequence"),
+        ([None] * 1797, "ValueError: it is an array of object; expected numbers"),
+    ],
+    ids=["None", "ragged", "objects"],
+)
+def test_an_attribute_that_cannot_be_kept_loses_no_trial(
+    work: Callable[..., View | None],
+    capsys: pytest.CaptureFixture[str],
+    attribute: str,
+    given: Any,
+    said: str,
+) -> None:
+    assert (work(HALF | {attribute: given}) is None) == (attribute == "probabilities_")
+    out = capsys.readouterr().out
+    warning = f"warning: soft · 10% · seed 0 is scored without its {attribute}: {said}"
+    assert warning in out if said else "warning" not in out
+
+
 def test_a_rerun_without_soft_assignments_or_that_fails_leaves_none(
     work: Callable[..., View | None],
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import keyword
+import os
 import re
 from pathlib import Path
 from string import Template
@@ -49,6 +50,22 @@ def list_methods(as_json: AsJson = False, plugin: Plugins = None) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
+def _refuse_path(wanted: str) -> None:
+    """Refuse a folder, or a file that is not Python's, where no method has that name.
+
+    Raises
+    ------
+    BenchError : it is one.
+    """
+    from methods.names import scan
+
+    if os.sep not in wanted and (not os.path.exists(wanted) or wanted in scan().names):
+        return
+    what = "is a folder" if os.path.isdir(wanted) else "is no Python file"
+    what = what if os.path.exists(wanted) else "does not exist"
+    raise BenchError(f"{wanted} {what}; expected the name of a method, or a file that ends in .py")
+
+
 def check(
     wanted: Annotated[
         str,
@@ -64,6 +81,7 @@ def check(
     """Does this method keep the contract? One line per check."""
     limit = parse_timeout(timeout)
     if not wanted.endswith(".py"):
+        _refuse_path(wanted)
         check_methods_known([wanted])
     from bench.checking import check as carry_out
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
@@ -16,15 +15,13 @@ from bench.core.errors import BenchError
 from bench.core.levels import LEVELS, Level
 from methods import registry
 from methods.method import Method
+from methods.names import LONGEST_NAME, can_name_a_folder
 from methods.registry import Entry
 
 
 def canonical_digest(value: Any) -> str:
     """SHA-256 of `value` as JSON with sorted keys: equal values, equal digests."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-LONGEST_NAME = 200  # bytes; file systems take 255, and a variant adds ten
 
 
 def check_name(what: str, name: str) -> None:
@@ -35,12 +32,7 @@ def check_name(what: str, name: str) -> None:
     BenchError : it is empty, ``.`` or ``..``, too long, or holds a slash, a backslash, a control
         character, or what no file name can hold.
     """
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:  # half of a surrogate pair
-        size = LONGEST_NAME + 1
-    bad = [c for c in name if c in "/\\" or unicodedata.category(c) == "Cc"]
-    if name in ("", ".", "..") or size > LONGEST_NAME or bad:
+    if not can_name_a_folder(name):
         raise BenchError(
             f"the name of the {what} is {name[:80]!r}; expected a name that a folder can have: at "
             f"most {LONGEST_NAME} bytes, no slash, no control character"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +37,7 @@ from bench.running.progress import Display, duration
 from bench.running.runner import Limits, Runner, Summary
 from bench.running.stages import StageStore, array_digest
 from methods import registry
-from methods.registry import Entry
+from methods.registry import Entry, Problem
 from methods.toolkit.fast import cuda_graphs
 
 
@@ -160,6 +160,7 @@ def run(
         problems = registry.discover(wish.plugins)
         for problem in problems:
             console.print(problem.message, style="red", markup=False, highlight=False)
+        wish = _without_unusable(wish, problems)
         plan, around = _plan(wish, _template(wish, folder, means, rerun), rerun, means, console)
         if not dry_run and plan.tasks:
             check_writable(folder)
@@ -173,6 +174,14 @@ def run(
     summary.broken_plugins = len(problems)
     summary.seconds, summary.jobs = time.monotonic() - start, means.jobs
     return summary
+
+
+def _without_unusable(wish: Wish, problems: Iterable[Problem]) -> Wish:
+    """The wish for the other methods, where some of those that it names cannot be used."""
+    lost = {problem.entry.name for problem in problems if problem.entry}
+    changes = {name: x for name, x in (wish.changes or {}).items() if name not in lost}
+    left = [name for name in wish.methods or () if name not in lost]
+    return replace(wish, methods=left or wish.methods, changes=changes)
 
 
 @dataclass(frozen=True)

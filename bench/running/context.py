@@ -19,6 +19,9 @@ from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_see
 
 CHECKPOINT_SECONDS = float(os.environ.get("BENCH_CHECKPOINT_SECONDS", "20"))
 PROGRESS_SECONDS = 0.2
+DEEPEST = 4  # lists and dicts in each other, of what a method logs
+LARGEST = 100  # elements of an array that a row of the history keeps
+LONGEST_TEXT = 200  # characters of what is kept as text because JSON lacks it
 Emit = Callable[[dict[str, Any]], None]
 
 
@@ -179,13 +182,48 @@ class SuiteContext(Context):
         self._rows += [(key, row) for key, row in facts["history"] if key not in known]
 
 
-def _plain(value: Any) -> Any:
-    """A number of numpy or torch as Python's own; None for one that is not finite.
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value as JSON holds it: a fit must not be lost over what it logs.
 
-    A fit must not be lost over what JSON lacks.
+    A number of numpy or torch is Python's own, a small array a list, a number that is not finite
+    None; what JSON lacks is the text that Python shows of it, cut off where it is long.
     """
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if hasattr(value, "shape"):
+        value = _of_array(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, int) and abs(value) < 2**63:
+        return int(value)
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()  # half of a surrogate pair
+    if isinstance(value, list | tuple) and depth < DEEPEST:
+        return [_plain(one, depth + 1) for one in value]
+    if isinstance(value, dict) and depth < DEEPEST:
+        return {_text(key): _plain(one, depth + 1) for key, one in value.items()}
+    return _text(value)
+
+
+def _of_array(value: Any) -> Any:
+    """An array or tensor of one number as that number, a small one as a list; else itself."""
+    try:
+        size = math.prod(value.shape)
+        if size == 1:
+            return value.item()
+        return value.tolist() if size <= LARGEST else value
+    except Exception:  # it only looks like an array: `_text` says what it is
+        return value
+
+
+def _text(value: Any) -> str:
+    """What Python shows of a value, at most so many characters of it."""
+    try:
+        text = str(value)
+    except Exception as error:  # the author's code may fail in any way
+        text = f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
 
 
 def request_key(

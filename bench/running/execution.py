@@ -213,7 +213,9 @@ def _death(code: int, kills_before: int, written: tuple[str, ...], log: str) -> 
     """What an exit status other than 0 means."""
     if -code == signal.SIGKILL and _oom_kills() > kills_before:
         return Outcome("out-of-memory", "the system killed it: memory ran out", None, written)
-    return Outcome("crashed", f"the process {ending(code)}; its output: {log}", None, written)
+    left = ": the method, or what it calls, may have called sys.exit or os._exit"
+    why = left if code > 0 else ""
+    return Outcome("crashed", f"the process {ending(code)}{why}; its output: {log}", None, written)
 
 
 def ending(code: int) -> str:

@@ -15,6 +15,7 @@ it imports; and its output goes to the terminal of the runner.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -28,10 +29,13 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any, TextIO
 
+import psutil
+
 from bench.running.libraries import import_libraries
 
 REQUEST = b"f"
 N_DESCRIPTORS = 4  # a worker's standard input, output and error; where its life is told
+PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
 
 
 def is_available() -> bool:
@@ -201,6 +205,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, nobody could wait for a fork
     import_libraries()
     gc.freeze()  # a collection in a fork would copy all these pages
+    _adopt()
     if _serve(socket.socket(fileno=os.dup(0))):
         _reseed()
         from bench.running import child, worker  # only now: as they stand when the job starts
@@ -212,10 +217,12 @@ def _serve(requests: socket.socket) -> bool:
     """Fork for every request and tell how each fork ends; True in a fork, False at the end."""
     running: dict[int, tuple[int, int]] = {}  # descriptor of the process: its id, where to tell
     asked = [requests.fileno()]
+    own = _children()  # what the libraries have started
     while asked or running:
         for ready in wait([*asked, *running]):
             if ready in running:
-                _tell_end(ready, *running.pop(ready))
+                ended = running.pop(ready)
+                _tell_end(ready, *ended, own | {other for other, _ in running.values()})
                 continue
             request, given, _, _ = socket.recv_fds(requests, len(REQUEST), N_DESCRIPTORS)
             if not request:  # the other end is closed
@@ -246,6 +253,7 @@ def _fork(given: list[int]) -> int | None:
 def _become_worker(given: list[int], others: list[int]) -> None:
     """In a fork: take what was `given`, close what is the server's, and say that it has begun."""
     os.setsid()  # whatever it starts ends with it
+    _adopt()  # what it leaves behind is then the server's, and known not to be of another worker
     *standard, life = given
     for target, descriptor in enumerate(standard):
         os.dup2(descriptor, target)
@@ -253,17 +261,58 @@ def _become_worker(given: list[int], others: list[int]) -> None:
     _tell(life, os.getpid())
 
 
-def _tell_end(process: int, pid: int, life: int) -> None:
+def _tell_end(process: int, pid: int, life: int, others: set[int]) -> None:
     """A fork has ended: end what it left behind, tell its exit status, close its descriptors here.
 
-    The runner ends that too, unless it was killed just now. Until `waitpid` nobody else has the
-    number of the group.
+    The runner ends its group too, unless it was killed just now. Until `waitpid` nobody else has
+    the number of the group. `others` are the children of this process that are to stay.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left, or zombies
         os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
+    try:
+        _end_orphans(others)
+    except (OSError, psutil.Error):  # no room for a descriptor, say: the next end finds them
+        traceback.print_exc()
     _tell(life, os.waitstatus_to_exitcode(status))
     os.close(process)
+
+
+def _adopt() -> None:
+    """Make what any descendant leaves behind a child of this process, instead of process 1's."""
+    words = [ctypes.c_ulong(1), *[ctypes.c_ulong(0)] * 3]
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, *words) != 0:
+        why = os.strerror(ctypes.get_errno())
+        print(f"what a method starts in a session of its own may outlive it: prctl: {why}")
+
+
+def _end_orphans(others: set[int]) -> None:
+    """Kill all children but `others`: what ended workers have left in sessions of their own.
+
+    What one of these has started becomes a child in turn.
+    """
+    others = set(others)
+    while orphans := _children() - others:
+        for pid in orphans:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except PermissionError as error:  # it runs as another user
+                print(f"process {pid}, which a method has started, cannot be ended: {error}")
+                others.add(pid)
+
+
+def _children() -> set[int]:
+    """The processes whose parent this one is, those that have ended included.
+
+    psutil reads the status of every process there is: milliseconds, for each fork that ends.
+    """
+    try:
+        files = [task / "children" for task in Path("/proc/self/task").iterdir()]
+        return {int(pid) for file in files for pid in file.read_text().split()}
+    except (FileNotFoundError, ProcessLookupError):  # not of this kernel, or a thread has ended
+        return {child.pid for child in psutil.Process().children()}
 
 
 def _tell(life: int, number: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import machine
-from bench.core.errors import WriteError
+from bench.core.errors import BenchError, WriteError
 from bench.core.trial import Trial, fitted_as
 from bench.records import scoring
 from bench.records.logs import log_path, shared_log_path
@@ -285,9 +285,9 @@ class Runner:
         for trial in task.job.trials:
             path = self.store.path(trial)
             found = str(path) in outcome.written or _content(path) != earlier[path]
-            written = self.store.read(trial) if found else None
+            written, unreadable = self._read(trial) if found else (None, "")
             if written is None:
-                written = self._write_failure(task, trial, outcome)
+                written = self._write_failure(task, trial, outcome, unreadable)
             status = written["status"]
             message = scoring.error_message(written)
             if said := scoring.misnamed_trial(written):
@@ -302,6 +302,14 @@ class Runner:
             self.refresh()
             self._refreshed = time.monotonic()
 
+    def _read(self, trial: Trial) -> tuple[Record | None, str]:
+        """The record that a worker has written; None, and why, where it cannot be read."""
+        try:
+            return self.store.read(trial), ""
+        except BenchError as error:
+            why = error.__cause__ or error
+            return None, f"the process wrote a record that cannot be read: {why}"
+
     def _finish_stage(self, task: Task, outcome: Outcome) -> None:
         """Note how a stage ended: well if it is in the store, whole, whatever happened after."""
         name = task.job.stage.partition("/")[0]
@@ -309,15 +317,17 @@ class Runner:
         if stored or task.job.stage in outcome.written:
             outcome = Outcome("ok")
         elif outcome.status == "ok":
-            outcome = Outcome("crashed", "the process ended without a result")
+            outcome = Outcome("crashed", self._said_of_no("result", task))
         if outcome.status != "ok" and not outcome.message.startswith(f"stage {name} "):
             message = f"stage {name} failed: {outcome.message}"
             outcome = replace(outcome, message=message)
         self._outcomes[task.job.stage] = outcome
         self.display.line(result_line(f"stage {name}", outcome.status, None, outcome.message))
 
-    def _write_failure(self, task: Task, trial: Trial, outcome: Outcome) -> Record:
-        """The record of a trial whose process wrote none."""
+    def _write_failure(
+        self, task: Task, trial: Trial, outcome: Outcome, unreadable: str = ""
+    ) -> Record:
+        """The record of a trial whose process wrote none, or one that cannot be read."""
         job = task.job
         environment: dict[str, Any] = {
             "device": job.device,
@@ -327,8 +337,8 @@ class Runner:
         if self._cluster is None:  # else it ended on a machine that nobody here knows
             precision = machine.resolve_precision(trial.precision, job.device)
             environment = machine.describe(job.device, precision, job.threads, job.concurrency)
-        status = "crashed" if outcome.status == "ok" else outcome.status
-        message = outcome.message or "the process ended without a record"
+        status = "crashed" if outcome.status == "ok" or unreadable else outcome.status
+        message = unreadable or outcome.message or self._said_of_no("record", task)
         failed = scoring.failure(
             trial,
             status,
@@ -339,6 +349,12 @@ class Runner:
         )
         self.store.write(failed)
         return failed
+
+    def _said_of_no(self, what: str, task: Task) -> str:
+        return (
+            f"the process ended with exit status 0 and without a {what}: the method, or what it "
+            f"calls, may have called sys.exit or os._exit; its output: {self._log(task)}"
+        )
 
 
 def _outcome(future: Future[Outcome]) -> Outcome:

@@ -211,9 +211,7 @@ class Worker:
             arrays["labels_test"] = scoring.check_output(given, len(X_test), "predict(X)", known)
         predicted = time.perf_counter()
         self.work_seconds += predicted - start
-        for name, attribute in (("clusters", "cluster_labels_"), ("soft", "probabilities_")):
-            if hasattr(method, attribute):
-                arrays[name] = np.asarray(getattr(method, attribute))
+        arrays |= self._optional(method)
         facts: dict[str, Any] = {
             "fit": key,
             "cost": {
@@ -234,6 +232,20 @@ class Worker:
         arrays |= self._for_figures(method, views.RECONSTRUCTION, "reconstruct", views.reconstruct)
         context.clear()
         return Fit(arrays, facts)
+
+    def _optional(self, method: Method) -> Arrays:
+        """The attributes that a method need not have; what cannot be kept is left out, and said."""
+        arrays = {}
+        for name, attribute in (("clusters", "cluster_labels_"), ("soft", "probabilities_")):
+            try:
+                given = getattr(method, attribute, None)
+                if given is not None:
+                    arrays[name] = _numbers(given)
+            except Exception as error:  # whatever a method has there: its labels are scored
+                traceback.print_exc()
+                said = f"{type(error).__name__}: {error}"
+                print(f"warning: {self.fitted.title} is scored without its {attribute}: {said}")
+        return arrays
 
     def _for_figures(
         self, method: Method, name: str, by: str, give: Callable[[Method, np.ndarray], np.ndarray]
@@ -329,6 +341,19 @@ class Worker:
                 "message": scoring.error_message(finished),
             }
         )
+
+
+def _numbers(given: Any) -> np.ndarray:
+    """An array that can be kept.
+
+    Raises
+    ------
+    ValueError : it is none, or not of numbers.
+    """
+    array = np.asarray(given)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"it is an array of {array.dtype}; expected numbers")
+    return array
 
 
 def _register_methods(job: Job) -> None:

@@ -183,6 +183,24 @@ class Parent(Failing):
             os._exit(0)
 
 
+@register("stray")
+class Stray(Failing):
+    """Ends well, but leaves a process behind that has a session of its own, and no parent."""
+
+    def fail(self, X: np.ndarray, context: Context) -> None:
+        """Fork twice, as a daemon does, and go on once it is there."""
+        there, said = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                tell("child")
+                os.close(said)
+                time.sleep(TEN_MINUTES)
+            os._exit(0)
+        os.close(said)
+        os.read(there, 1)
+
+
 @register("tidies")
 class Tidies(Failing):
     """Ends well, and has something to be done when its process ends."""
