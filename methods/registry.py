@@ -229,7 +229,7 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
     """
     names_before, modules_before = set(_entries), set(sys.modules)
     failed: BaseException | None = None
-    with _interrupts_noted() as interrupts:
+    with _interrupts_noted() as interrupts, _kept_apart():
         try:
             load()
         except BaseException as error:  # a plugin may fail in any way; the others still run
@@ -253,6 +253,21 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
             message = f"{name} of {origin} cannot be used: {error}"
             problems.append(Problem(origin, message, error, entry))
     return problems
+
+
+@contextlib.contextmanager
+def _kept_apart() -> Iterator[None]:
+    """Come back to the working folder afterwards; what is printed is not the command's output."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # it was deleted
+        here = None
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if here is not None:
+            os.chdir(here)
 
 
 @contextlib.contextmanager

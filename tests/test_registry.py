@@ -319,6 +319,23 @@ def test_what_is_no_plugin(entries: Entries, tmp_path: Path, file: str, reason: 
     assert problem.message == f"{path} cannot be used: {reason.format(path=path)}"
 
 
+def test_what_a_file_does_while_it_is_imported_stays_there(
+    entries: Entries,
+    write: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Else a relative ``--results`` is another folder, and ``--json`` no JSON."""
+    monkeypatch.chdir(tmp_path)
+    code = "import os; os.chdir('/'); print('hello')\n"
+    first, second = write("first.py", "moves", code), write("second.py", "after")
+    assert problems_of(first.relative_to(tmp_path), second.relative_to(tmp_path)) == []
+    assert {"moves", "after"} <= set(entries)
+    assert Path.cwd() == tmp_path
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 # --- The folder methods/ and installed distributions ----------------------------------------------
 
 
