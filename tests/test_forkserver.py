@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -301,6 +302,18 @@ def test_what_a_worker_leaves_behind_ends_though_the_runner_is_gone(
     assert run_one(shared, method).status == "ok"
     child = int((folder / "child").read_text().split()[-1])
     wait_for("the end of the child", lambda: not psutil.pid_exists(child), 10)
+
+
+@pytest.mark.filterwarnings("always::ResourceWarning")
+def test_no_pipe_of_a_worker_stays_open(
+    run_one: Callable[..., Outcome], shared: ForkServer, recwarn: pytest.WarningsRecorder
+) -> None:
+    """They would be told one by one to who runs Python with ``-W error``, or ``-X dev``."""
+    for server in (shared, None):
+        assert run_one(server, "parent").status == "ok"
+    gc.collect()
+    said = [str(warning.message) for warning in recwarn]
+    assert not [one for one in said if one.startswith("unclosed file")]
 
 
 def test_a_method_that_asks_for_input_is_told_that_there_is_none(

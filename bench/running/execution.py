@@ -118,6 +118,9 @@ def _watch(
         timer.cancel()
         kill(process)
         _running.discard(process)
+        for pipe in filter(None, (process.stdin, process.stdout)):
+            with contextlib.suppress(BrokenPipeError):  # what it did not read is lost with it
+                pipe.close()
     return events, expired.is_set(), watcher.message
 
 
