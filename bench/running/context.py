@@ -12,12 +12,32 @@ from typing import Any
 
 import numpy as np
 
+from bench.core.errors import BenchError
 from bench.core.files import written_whole
 from bench.core.machine import peak_memory_mib
 from bench.running.stages import DigestMemo, StageKey, StageStore
 from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
 
-CHECKPOINT_SECONDS = float(os.environ.get("BENCH_CHECKPOINT_SECONDS", "20"))
+
+def seconds_between(given: str) -> float:
+    """How many seconds are between two checkpoints, as ``$BENCH_CHECKPOINT_SECONDS`` says it.
+
+    Raises
+    ------
+    BenchError : it is no number of seconds.
+    """
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise BenchError(
+            f"BENCH_CHECKPOINT_SECONDS is {given!r}; expected a number of seconds, 0 or more"
+        )
+    return seconds
+
+
+CHECKPOINT_SECONDS = seconds_between(os.environ.get("BENCH_CHECKPOINT_SECONDS", "20"))
 PROGRESS_SECONDS = 0.2
 Emit = Callable[[dict[str, Any]], None]
 
