@@ -20,7 +20,7 @@ def printable(text: str) -> str:
 
 
 def storable(value: Any) -> Any:
-    r"""A value of JSON whose texts UTF-8 can hold: half a surrogate pair is ``\udcff``, written out.
+    r"""A value of JSON whose texts UTF-8 can hold: half a surrogate pair as ``\udcff``.
 
     Such texts come from names of files that are not UTF-8.
     """
