@@ -73,10 +73,11 @@ def main() -> NoReturn:
 
 def _unwritten(error: Exception) -> str | None:
     """What to say where it was standard output that had no room; None of any other error."""
-    if not isinstance(error, OSError) or error.errno != errno.ENOSPC:
+    if not isinstance(error, OSError) or error.errno != errno.ENOSPC or error.filename:
         return None
     try:
-        sys.stdout.flush()  # what could not be written is still there
+        sys.stdout.write("\n")  # the error does not say which file it is of
+        sys.stdout.flush()
     except OSError as refused:
         give_up(sys.stdout)
         return (

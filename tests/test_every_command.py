@@ -234,7 +234,7 @@ class Refusing(io.StringIO):
         raise OSError(self.number, os.strerror(self.number))
 
     def flush(self) -> None:
-        self.write("")
+        """Nothing is left to be written: it is not buffered."""
 
     def fileno(self) -> int:
         return self.file.fileno()
