@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -10,6 +12,7 @@ import typer
 
 from bench.commands.authors import check, list_methods, new
 from bench.commands.machine import data, doctor
+from bench.commands.output import give_up, tell
 from bench.commands.records import leaderboard, merge, report, show, verify
 from bench.commands.run import run
 from bench.core.errors import BenchError
@@ -45,8 +48,12 @@ def common(
 def main() -> NoReturn:
     """Run the command; what the user got wrong becomes one sentence and exit status 2.
 
-    What a terminal or pipe cannot show is replaced: display never ends a run.
+    What a terminal or pipe cannot show is replaced, and what `run` cannot write there is dropped:
+    display never ends a run. No display is less than one column wide.
     """
+    columns = os.environ.get("COLUMNS", "1")
+    if not columns.isdecimal() or int(columns) < 1:
+        del os.environ["COLUMNS"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -59,6 +66,22 @@ def main() -> NoReturn:
 
             if not isinstance(error, RegistryError):
                 raise
-        typer.echo(f"error: {error}", err=True)
+        tell(f"error: {_unwritten(error) or error}", err=True)
         raise SystemExit(2) from None
     raise SystemExit(0)
+
+
+def _unwritten(error: Exception) -> str | None:
+    """What to say where it was standard output that had no room; None of any other error."""
+    if not isinstance(error, OSError) or error.errno != errno.ENOSPC or error.filename:
+        return None
+    try:
+        sys.stdout.write("\n")  # the error does not say which file it is of
+        sys.stdout.flush()
+    except OSError as refused:
+        give_up(sys.stdout)
+        return (
+            f"standard output cannot be written ({refused.strerror}); make room there, or send it "
+            "elsewhere"
+        )
+    return None

@@ -58,7 +58,7 @@ def can_name_a_folder(name: str) -> bool:
     except UnicodeEncodeError:  # half of a surrogate pair
         return False
     bad = [c for c in name if c in "/\\" or unicodedata.category(c) == "Cc"]
-    return name not in ("", ".", "..") and size <= LONGEST_NAME and not bad
+    return name.strip() not in ("", ".", "..") and size <= LONGEST_NAME and not bad
 
 
 def said_of_bad_name(name: object) -> str:

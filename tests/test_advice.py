@@ -139,6 +139,14 @@ def test_copies_and_variants_are_left_out(make_record: MakeRecord) -> None:
     assert names(answer(aggregate(trials), trials, BOARD, 10).entries) == ["ours", "other"]
 
 
+def test_two_that_say_to_be_each_other_are_no_copies(make_record: MakeRecord) -> None:
+    """As records from elsewhere may have it."""
+    one, other = (trials_of(make_record, {name: {10: [0.7]}}) for name in ("ours", "other"))
+    trials = pd.concat([one.assign(same_as="other"), other.assign(same_as="ours")])
+    found = answer(aggregate(trials), trials, BOARD, 10)
+    assert names(found.entries) == ["other", "ours"]
+
+
 @pytest.mark.parametrize(
     ("ours", "other", "standing"),
     [

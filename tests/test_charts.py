@@ -205,6 +205,8 @@ def test_levels_with_one_curve_share_a_line(made: dict[str, str]) -> None:
 
 def test_a_fit_without_steps_has_no_figure() -> None:
     assert histories.histories({"0%": [{"graph_edges": 7}], "1%": []}, LOOK, ABOUT) is None
+    odd = [{"epoch": "first", "loss": 1.0}, {"epoch": 1, "loss": [2.0]}, {"epoch": 10**400}]
+    assert histories.histories({"0%": odd}, LOOK, ABOUT) is None
 
 
 LOOK = style.styles(["m"])["m"]

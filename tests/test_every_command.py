@@ -10,6 +10,7 @@ import errno
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from test_trust import DAMAGES, spoiled
 
 from bench import checking, cli
 from bench.core import files
+from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.records.store import Store
 from bench.running import api, child, runner
+from bench.running.context import seconds_between
 from bench.running.execution import Outcome
 from bench.running.job import Job
 from bench.running.stages import ArrayStore
@@ -85,12 +88,14 @@ def bench(
     monkeypatch.setattr(runner, "execute", work)
     monkeypatch.setattr(checking, "_events", lambda request, _: checked(request, monkeypatch))
 
-    def carry_out(command: str, results: Path | None = None) -> Ended:
+    def carry_out(
+        command: str, results: Path | None = None, stdout: io.StringIO | None = None
+    ) -> Ended:
         words = [word.format(theirs=tmp_path / "theirs") for word in WORDS[command]]
         if results is not None and command not in NO_RESULTS:
             words += ["--results", str(results)]
         monkeypatch.setattr(sys, "argv", ["bench", command, *words])
-        out, err = io.StringIO(), io.StringIO()
+        out, err = stdout or io.StringIO(), io.StringIO()
         redirected = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
         with redirected[0], redirected[1], pytest.raises(SystemExit) as end:
             cli.main()
@@ -213,6 +218,111 @@ def test_a_full_disk(bench: Callable[..., Ended], results: Path, command: str) -
     assert command == "show" or "No space left on device" in ended.err
     assert "written: " not in ended.out
     assert {path: path.read_bytes() for path in before} == before
+
+
+# --- A terminal or pipe that takes nothing -------------------------------------------------------
+
+
+class Refusing(io.StringIO):
+    """A standard output that cannot be written, for the reason of this number."""
+
+    def __init__(self, number: int, file: Path) -> None:
+        super().__init__()
+        self.number, self.file = number, file.open("w")
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+    def flush(self) -> None:
+        """Nothing is left to be written: it is not buffered."""
+
+    def fileno(self) -> int:
+        return self.file.fileno()
+
+
+GONE, NO_ROOM = errno.EPIPE, errno.ENOSPC
+
+
+@pytest.mark.parametrize("number", [GONE, NO_ROOM])
+def test_display_never_ends_a_run(
+    bench: Callable[..., Ended],
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    def apart(job: Job, *others: Any) -> Outcome:
+        with contextlib.redirect_stdout(io.StringIO()):  # its process has a log
+            return work(job)
+
+    monkeypatch.setattr(runner, "execute", apart)
+    ended = bench("run", results, Refusing(number, tmp_path / "out"))
+    assert ended.status == 0, ended.err
+    assert not ended.err
+    assert len(Store(results).paths()) == 2
+    assert "near" in (results / "leaderboard.csv").read_text()
+
+
+@pytest.mark.parametrize("command", ["leaderboard", "show", "list"])
+@pytest.mark.parametrize(("number", "status"), [(GONE, 1), (NO_ROOM, 2)])
+def test_what_only_shows_says_where_there_is_no_room(
+    bench: Callable[..., Ended],
+    results: Path,
+    tmp_path: Path,
+    command: str,
+    number: int,
+    status: int,
+) -> None:
+    ended = bench(command, results, Refusing(number, tmp_path / "out"))
+    said = "error: standard output cannot be written (No space left on device); make room"
+    assert ended.status == status
+    assert ended.err.startswith(said) if number == NO_ROOM else not ended.err
+
+
+@pytest.mark.parametrize("columns", ["0", "-3", "", "wide"])
+def test_no_display_is_without_columns(
+    bench: Callable[..., Ended], results: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert "tiny" in bench("leaderboard", results).out
+
+
+# --- Settings of the surroundings ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "data", "doctor"])
+@pytest.mark.parametrize("variable", ["BENCH_CACHE", "BENCH_DATA"])
+def test_a_folder_of_a_user_that_there_is_not(
+    bench: Callable[..., Ended],
+    results: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    command: str,
+) -> None:
+    monkeypatch.delenv("BENCH_DATA")
+    monkeypatch.setenv(variable, "~nosuch/x")
+    needless = command == "run" and variable == "BENCH_DATA"  # its images are digits
+    ended = bench(command, results)
+    assert_said(ended, *([0] if needless else [1, 2]))
+    assert needless or f"{variable}=~nosuch/x cannot be used" in ended.out + ended.err
+
+
+@pytest.mark.parametrize("given", ["abc", "-1", "nan", ""])
+def test_what_is_no_number_of_seconds(given: str) -> None:
+    with pytest.raises(BenchError, match=r"BENCH_CHECKPOINT_SECONDS is .*; expected a number of"):
+        seconds_between(given)
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://matplotlib_inline.backend_inline"])
+def test_the_page_needs_no_backend_of_jupyter(tmp_path: Path, backend: str) -> None:
+    """In a process of its own: matplotlib reads the variable once."""
+    (tmp_path / "results").mkdir()
+    words = [sys.executable, "-m", "bench", "report", "--results", "results"]
+    environment = os.environ | {"MPLBACKEND": backend}
+    ended = subprocess.run(
+        words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.stderr.startswith("error: there are no records in results"), ended.stderr
 
 
 # --- The cache -----------------------------------------------------------------------------------

@@ -297,6 +297,18 @@ def test_a_failure_has_a_message_and_a_traceback(make_trial: Callable[..., Trial
     assert "traceback" not in made
 
 
+def test_what_an_error_says_can_be_stored_and_is_not_endless(
+    make_trial: Callable[..., Trial],
+) -> None:
+    long = "x" * 5_000_000 + "the end of \udce9"
+    error = record.failure(make_trial(), "failed", long, {"x": ["\udce9"]}, traceback=long)
+    for text in error["error"].values():
+        assert text.startswith("… x")
+        assert text.endswith("the end of \\udce9")
+        assert len(text) < 50_000
+    assert error["environment"] == {"x": ["\\udce9"]}
+
+
 def test_statuses(make_trial: Callable[..., Trial]) -> None:
     assert set(STATUSES) - set(FAILURES) == {"ok", "n/a"}
     with pytest.raises(ValueError, match="status is 'done'; expected one of ok, failed, timeout"):

@@ -350,3 +350,11 @@ def test_a_parameter_of_the_name_makes_it_a_fit_that_no_row_shows(
         "same_as": None,
         "fitted_as": {"method": "tiny", "variant": {"epochs": 9}},
     }
+
+
+@pytest.mark.parametrize("field", ["params", "variant"])
+def test_a_parameter_that_no_file_can_hold_is_refused(
+    make_trial: Callable[..., Trial], field: str
+) -> None:
+    with pytest.raises(BenchError, match=r"^tiny\.x\[0\] is no text that a file can hold"):
+        make_trial(**{field: {"x": ["\udcff"]}})

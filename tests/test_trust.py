@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,20 @@ from bench.records.scoring import MOST_ROWS
 from bench.records.store import Store, dump_record, merge, read_record
 
 MakeRecord = Callable[..., dict[str, Any]]
-NOWHERE = ["", ".", "..", "../../x", "/somewhere/else", "a/b", "a\\b", "a\0b", "\ud800", "x" * 300]
+NOWHERE = [
+    "",
+    "  ",
+    ".",
+    "..",
+    "../../x",
+    "/somewhere/else",
+    "a/b",
+    "a\\b",
+    "a\0b",
+    "\ud800",
+    "x" * 300,
+]
+STAGE = {"name": "x", "key": "0", "params": {}, "seconds": 1.0, "peak_memory_mib": 1.0}
 # Each is one way in which a record was damaged that ended commands in a traceback.
 DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "history is an object": lambda r: r.update(history={}),
@@ -40,6 +54,29 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no schema": lambda r: r.pop("schema"),
     "another number of classes": lambda r: r["subsets"]["all"].update(recall=[0.5]),
     "another identity": lambda r: r.update(identity="0" * 64),
+    "a stage without a name": lambda r: r["cost"].update(stages=[{"x": 1}]),
+    "a stage's params are a number": lambda r: r["cost"].update(stages=[STAGE | {"params": 3}]),
+    "seconds without end": lambda r: r["cost"].update(fit_seconds=math.inf),
+    "seconds that are none": lambda r: r["cost"].update(fit_seconds=math.nan),
+    "seconds below 0": lambda r: r["cost"].update(fit_seconds=-1.0),
+    "fitted as nothing": lambda r: r.update(fitted_as={"x": 1}),
+    "fitted as a number": lambda r: r.update(fitted_as={"method": 5, "variant": 3}),
+    "the same as itself": lambda r: r.update(same_as="tiny"),
+    "labels without number": lambda r: r.update(n_labels=10**30),
+    "a headline without end": lambda r: r.update(headline=math.inf),
+    "a recall that is none": lambda r: r["subsets"]["all"].update(recall=[math.nan] * 2),
+    "a recall beyond 1": lambda r: r["subsets"]["all"].update(recall=[5e300] * 2),
+    "a count below 0": lambda r: r["subsets"]["all"].update(contingency=[[-1, 1, 0]] * 2),
+    "tables of no class": lambda r: [
+        part.update(contingency=[], recall=[]) for part in r["subsets"].values()
+    ],
+    "a table that counts nothing": lambda r: r["subsets"]["all"].update(contingency=[[0, 0]] * 2),
+    "names of too few clusters": lambda r: r.update(cluster_names=[0]),
+    "a name that is no class": lambda r: r.update(cluster_names=[0, 99]),
+    "half a character in a variant": lambda r: r["trial"].update(variant={"x": "\ud800"}),
+    "half a character": lambda r: r["environment"].update(accelerator="\ud800"),
+    "half a character in a name": lambda r: r["history"].append({"\udcff": 1}),
+    "a blank method": lambda r: r["trial"].update(method="  "),
 }
 
 

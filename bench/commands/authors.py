@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from bench.commands.output import tell
 from bench.core.errors import BenchError, WriteError
 from bench.options import METHODS, AsJson, Plugins, check_methods_known, parse_timeout
 
@@ -42,11 +43,11 @@ def list_methods(as_json: AsJson = False, plugin: Plugins = None) -> None:
     else:
         for entry in entries:
             mark = "" if entry.tags.in_all else "  (not in --all)"
-            typer.echo(f"{entry.name}{mark}\n    {entry.summary}\n    {entry.origin}")
+            tell(f"{entry.name}{mark}\n    {entry.summary}\n    {entry.origin}")
             params = ", ".join(f"{k}={v!r}" for k, v in entry.parameters("paper").items())
-            typer.echo(f"    {params}")
+            tell(f"    {params}")
     for problem in problems:
-        typer.echo(problem.message, err=True)
+        tell(problem.message, err=True)
     raise typer.Exit(1 if problems else 0)
 
 
@@ -89,11 +90,11 @@ def check(
     for method, outcome in carry_out(wanted, limit):
         failed |= bool(outcome.message)
         if method:
-            typer.echo(f"{method}: {outcome.name}: {outcome.verdict}")
+            tell(f"{method}: {outcome.name}: {outcome.verdict}")
         elif outcome.message:
-            typer.echo(outcome.message, err=True)
+            tell(outcome.message, err=True)
         if verbose and outcome.traceback and not outcome.like:
-            typer.echo(outcome.traceback, err=True)
+            tell(outcome.traceback, err=True)
     raise typer.Exit(1 if failed else 0)
 
 

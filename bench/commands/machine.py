@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.output import print_json, wide_console
+from bench.commands.output import print_json, tell, wide_console
 from bench.options import AsJson
 
 
@@ -20,12 +20,12 @@ def data(
     from bench.data import datasets
 
     if source is None:
-        typer.echo(str(datasets.fetch(log=typer.echo)))
+        typer.echo(str(datasets.fetch(log=tell)))
         return
     from bench.show import terminal
 
-    found = datasets.load(source, log=typer.echo)  # warnings first
-    typer.echo(terminal.facts(found))
+    found = datasets.load(source, log=tell)  # warnings first
+    tell(terminal.facts(found))
     console = wide_console()
     for table in terminal.classes(found, console.width):
         console.print(table)
@@ -35,9 +35,9 @@ def doctor(as_json: AsJson = False) -> None:
     """What this machine offers, and what is missing."""
     from bench.show import doctor as looking
 
-    found = looking.examine(log=lambda text: typer.echo(text, err=True))
+    found = looking.examine(log=lambda text: tell(text, err=True))
     if as_json:
         print_json(found)
     else:
-        typer.echo(looking.as_text(found))
+        tell(looking.as_text(found))
     raise typer.Exit(0 if found["healthy"] else 1)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
 from bench.core.errors import BenchError, WriteError
+from bench.core.texts import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,17 +29,75 @@ ALL_NEW = "All that is shown is new in this run."
 NOTHING_NEW = "Nothing here is new: it was all there before this run."
 
 
-def wide_console() -> Console:
+@contextmanager
+def without_backend() -> Iterator[None]:
+    """For the import of matplotlib, which fails where ``$MPLBACKEND`` names none that is there.
+
+    Jupyter gives its own to whatever is started from it. Figures are drawn to files, without any.
+    """
+    given = os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if given is not None:
+            os.environ["MPLBACKEND"] = given
+
+
+def give_up(stream: IO[str]) -> None:
+    """Send what a stream still holds, and what is yet to come, nowhere: Python flushes it last."""
+    with suppress(OSError, ValueError):  # no file of the system's is behind it: nothing to redirect
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+class Lasting:
+    """A stream that drops what cannot be written: the reader has gone, the disk is full."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write it, or drop it."""
+        return self._try(lambda: self._stream.write(text)) or len(text)
+
+    def flush(self) -> None:
+        """Flush it, or give the stream up."""
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        if self._lost:
+            return None
+        try:
+            return act()
+        except OSError:
+            self._lost = True
+            give_up(self._stream)
+            return None
+
+
+def wide_console(stream: Lasting | None = None) -> Console:
     """Standard output; a file or a pipe has no width to keep to, unless somebody gives it one."""
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=160)
+    file = cast(TextIO | None, stream)
+    console = Console(file=file)
+    wide = console.is_terminal or "COLUMNS" in os.environ
+    return console if wide else Console(file=file, width=160)
+
+
+def tell(text: str, err: bool = False) -> None:
+    """Print text of others, of method authors and files: a terminal does not obey it."""
+    typer.echo(printable(text), err=err)
 
 
 def say(console: Console, text: str, style: str = "") -> None:
     """Print text as it is: what stands in brackets is no markup, and nothing is wrapped."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def check_there(results: Path) -> None:
@@ -158,5 +217,5 @@ def a_failure_said() -> Iterator[None]:
     try:
         yield
     except WriteError as error:
-        typer.echo(f"error: {error}", err=True)
+        tell(f"error: {error}", err=True)
         raise typer.Exit(1) from None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.commands.output import (
+    Lasting,
     a_failure_said,
     check_there,
     print_boards,
     print_json,
     rows_of,
     say,
+    tell,
     wide_console,
+    without_backend,
 )
 from bench.core.choices import RESULTS, check_choice, check_choices
 from bench.core.errors import BenchError
@@ -86,7 +90,7 @@ def leaderboard(
 
         answers = "\n".join(f"- {one}" for one in sentences(few, load_results(results)))
         parts = [answers, *map(board.markdown, board.boards(few))]
-        typer.echo("\n\n".join(filter(None, parts)))
+        tell("\n\n".join(filter(None, parts)))
     else:
         console = wide_console()
         print_boards(few, console)
@@ -95,7 +99,7 @@ def leaderboard(
     with a_failure_said():
         board.write_csv(table, results / "leaderboard.csv")
         if not as_markdown and not as_json:
-            typer.echo(f"written: {results / 'leaderboard.csv'}")
+            tell(f"written: {results / 'leaderboard.csv'}")
 
 
 def _filtered(
@@ -142,14 +146,16 @@ def report(
     """Figures and one self-contained HTML page."""
     check_there(results)
     from bench.running.projecting import project
-    from bench.show.report import write_report
     from methods import registry
 
+    with without_backend():
+        from bench.show.report import write_report
+
     for problem in registry.discover(plugin or []):
-        typer.echo(problem.message, err=True)
+        tell(problem.message, err=True)
     for said in [] if no_projections else project(results, dataset or []):
-        typer.echo(said)
-    typer.echo(f"written: {write_report(results, output, dataset or [])}")
+        tell(said)
+    tell(f"written: {write_report(results, output, dataset or [])}")
 
 
 def verify(
@@ -186,10 +192,11 @@ def verify(
     from methods import registry
 
     for problem in registry.discover(plugin or []):
-        typer.echo(problem.message, err=True)
+        tell(problem.message, err=True)
     everything = published.figures()
     wanted = published.of_source(everything, source)
-    console = Console(stderr=True) if as_json else wide_console()
+    lasting = Lasting(sys.stdout) if run_missing else None  # display never ends a run
+    console = Console(stderr=True) if as_json else wide_console(lasting)
     good = True
     if run_missing:
         wishes = missing.wishes(wanted, results, seeds=seeds, plugins=plugin or [])
@@ -204,7 +211,7 @@ def verify(
     with a_failure_said():
         findings.write_csv(found, results / "verify.csv")
         if not as_json:
-            typer.echo(f"written: {results / 'verify.csv'}")
+            tell(f"written: {results / 'verify.csv'}")
     below = findings.count(shown)["below"] > 0
     raise typer.Exit(1 if not good or (strict and below) else 0)
 
@@ -231,11 +238,11 @@ def show(
 
     found = terminal.find(trial, results)
     if found.others:
-        typer.echo(found.said_of_others(), err=True)
+        tell(found.said_of_others(), err=True)
     if as_json:
         print_json(terminal.as_json(found.path))
     else:
-        typer.echo(terminal.show(found.path))
+        tell(terminal.show(found.path))
 
 
 def merge(
@@ -252,11 +259,11 @@ def merge(
     good = True
     for folder in folders:
         merged = store.merge(results, folder)
-        typer.echo(f"{folder}: {merged.adopted} adopted, {merged.kept} of ours kept")
+        tell(f"{folder}: {merged.adopted} adopted, {merged.kept} of ours kept")
         for text in merged.conflicts:
-            typer.echo(f"conflict, ours kept: {text}", err=True)
+            tell(f"conflict, ours kept: {text}", err=True)
         for text in merged.refused:
-            typer.echo(f"refused: {text}", err=True)
+            tell(f"refused: {text}", err=True)
         good = good and not merged.conflicts and not merged.refused
     if any(store.Store(results).paths()):
         with a_failure_said():

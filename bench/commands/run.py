@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import typer
 
-from bench.commands.output import print_ran, wide_console
+from bench.commands.output import Lasting, print_ran, say, wide_console
 from bench.core.choices import RESULTS, check_choices, seed_list
 from bench.core.errors import BenchError
 from bench.core.machine import parse_jobs
@@ -91,9 +93,11 @@ def run(
     from bench.running.memory import parse as parse_memory
 
     most = parse_memory(memory)
-    typer.echo("importing torch and the methods …")
     from rich.console import Console
 
+    shown, told = Lasting(sys.stdout), cast(TextIO, Lasting(sys.stderr))
+    console = Console(file=cast(TextIO, shown), soft_wrap=True)
+    say(console, "importing torch and the methods …")
     from bench.running import api
 
     wish = api.Wish(
@@ -108,7 +112,6 @@ def run(
         precision=precision,
         plugins=plugin or [],
     )
-    console = Console(soft_wrap=True)
     summary = api.run(
         wish,
         results=results,
@@ -124,5 +127,5 @@ def run(
         console=console,
     )
     if not dry_run:
-        print_ran(summary, Path(results), console, Console(stderr=True), wide_console())
+        print_ran(summary, Path(results), console, Console(file=told), wide_console(shown))
     raise typer.Exit(summary.exit_status)

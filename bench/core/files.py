@@ -83,6 +83,6 @@ def _remove_left_drafts(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text`, whole or not at all."""
+    """Replace `path` by `text`, whole or not at all; what UTF-8 cannot hold is written out."""
     with written_whole(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))

@@ -18,8 +18,9 @@ Where clusters are *named*, cluster j is class j, and the table is the confusion
 from __future__ import annotations
 
 import math
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -29,6 +30,9 @@ IntArray = npt.NDArray[np.int64]
 Given = npt.ArrayLike | None
 # Ids are row and column numbers. A stray id such as 10**9 would ask for a table of gigabytes.
 _MAX_CELLS = 2**26
+# What a record may hold: finite numbers in range. Sums of so large counts are still exact.
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+Value = Annotated[float, msgspec.Meta(ge=-1, le=1)]  # a correlation can be negative
 
 
 class Scores(TypedDict):
@@ -37,13 +41,13 @@ class Scores(TypedDict):
     `recall` has one entry per class, None for a class without instances.
     """
 
-    n: int
-    acc: float
-    accuracy: float | None
-    nmi: float
-    ari: float
-    purity: float
-    recall: list[float | None]
+    n: Count
+    acc: Value
+    accuracy: Value | None
+    nmi: Value
+    ari: Value
+    purity: Value
+    recall: list[Value | None]
 
 
 def _integers(name: str, values: npt.ArrayLike, ndim: int) -> IntArray:

@@ -13,6 +13,7 @@ from typing import Any
 from bench.core.choices import check_choices, seed_list
 from bench.core.errors import BenchError
 from bench.core.levels import LEVELS, Level
+from bench.core.texts import unstorable
 from methods import registry
 from methods.method import Method
 from methods.names import LONGEST_NAME, can_name_a_folder
@@ -29,13 +30,13 @@ def check_name(what: str, name: str) -> None:
 
     Raises
     ------
-    BenchError : it is empty, ``.`` or ``..``, too long, or holds a slash, a backslash, a control
+    BenchError : it is blank, ``.`` or ``..``, too long, or holds a slash, a backslash, a control
         character, or what no file name can hold.
     """
     if not can_name_a_folder(name):
         raise BenchError(
             f"the name of the {what} is {name[:80]!r}; expected a name that a folder can have: at "
-            f"most {LONGEST_NAME} bytes, no slash, no control character"
+            f"most {LONGEST_NAME} bytes, not blank, no slash, no control character"
         )
 
 
@@ -73,6 +74,11 @@ class Trial:
             raise BenchError(f"level is {self.level!r}; expected {str(Level.parse(self.level))!r}")
         if self.seed < 0:
             raise BenchError(f"seed is {self.seed}; expected 0 or more")
+        bad = unstorable({**self.params, **self.variant})
+        if bad:
+            raise BenchError(
+                f"{self.method}{bad[1:]} is no text that a file can hold; expected one of UTF-8"
+            )
 
     @property
     def identity(self) -> str:

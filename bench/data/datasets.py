@@ -86,7 +86,12 @@ class Fetched:
 def cache_dir() -> Path:
     """Folder for what is kept between runs: `$BENCH_CACHE`, or below the user's cache folder."""
     if given := os.environ.get("BENCH_CACHE"):
-        return Path(given).expanduser().absolute()
+        try:
+            return Path(given).expanduser().absolute()
+        except RuntimeError as error:  # a user that there is not
+            raise BenchError(
+                f"BENCH_CACHE={given} cannot be used: {error}; set it to a folder that can be made"
+            ) from error
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("fewlabels"))

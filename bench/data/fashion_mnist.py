@@ -89,7 +89,7 @@ def named_folder(source: IdxSource) -> tuple[Arrays, str] | None:
         return None
     try:
         return _read_folder(source, Path(folder).expanduser()), f"BENCH_DATA={folder}"
-    except BenchError as error:
+    except (BenchError, RuntimeError) as error:  # also a user that there is not
         raise BenchError(
             f"BENCH_DATA={folder} cannot be used: {error}. Put the four files of {source.name} "
             "there, or unset BENCH_DATA to have them found or downloaded."

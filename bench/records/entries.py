@@ -129,6 +129,7 @@ def ranges_of(table: pd.DataFrame, board: Sequence[str]) -> Ranges:
 def entries_of(rows: pd.DataFrame, trials: pd.DataFrame, ranges: Ranges) -> tuple[Entry, ...]:
     """The entries of one level, best first."""
     copies = rows["same_as"].isin(rows["method"])
+    copies &= not copies.all()  # two that each say to be the other are none
     ranked = rows[~copies].sort_values(["headline_mean", "method"], ascending=[False, True])
     by_name = dict(list(trials.groupby(["method", "variant"])))
     found: list[Entry] = []

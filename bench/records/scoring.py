@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Required, TypedDict, cast, get_args
+from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict, cast, get_args
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from bench.core import metrics
 from bench.core.errors import BenchError
+from bench.core.metrics import Count, Value
+from bench.core.texts import ending, storable
 from bench.core.trial import Trial, fitted_as
 from methods.toolkit.naming import misnamed
 
@@ -21,6 +24,8 @@ SCHEMA = 1
 Status = Literal["ok", "failed", "timeout", "out-of-memory", "crashed", "n/a"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 MOST_ROWS = 50  # of a history
+LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 40_000  # characters of an error, its last
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: 30 years, or a petabyte
 OF_OK = ("n_labels", "headline", "subsets", "cluster_sizes", "cost", "environment", "history")
 
 
@@ -43,7 +48,7 @@ class TrialFields(TypedDict):
 class Subset(metrics.Scores):
     """The metrics of some of the images, and the table that they follow from."""
 
-    contingency: list[list[int]]
+    contingency: list[list[Count]]
 
 
 class Environment(TypedDict, total=False):
@@ -75,14 +80,32 @@ class Versions(TypedDict):
     stages: dict[str, int]
 
 
+class Stage(TypedDict):
+    """A shared stage that a fit used, and what it took; records of old have no version of it."""
+
+    name: str
+    version: NotRequired[int]
+    key: str
+    params: dict[str, Any]
+    seconds: Amount
+    peak_memory_mib: Amount
+
+
 class Cost(TypedDict):
     """Seconds and memory of a fit; `stages` names the shared ones apart, each with its own."""
 
-    fit_seconds: float
-    stage_seconds: float
-    predict_seconds: float
-    stages: list[dict[str, Any]]
-    peak_memory_mib: float
+    fit_seconds: Amount
+    stage_seconds: Amount
+    predict_seconds: Amount
+    stages: list[Stage]
+    peak_memory_mib: Amount
+
+
+class FittedAs(TypedDict):
+    """The method whose fit it is (`whose_fit`)."""
+
+    method: str
+    variant: dict[str, Any]
 
 
 class Record(TypedDict, total=False):
@@ -97,14 +120,14 @@ class Record(TypedDict, total=False):
     trial: Required[TrialFields]
     identity: Required[str]
     status: Required[Status]
-    n_labels: int
-    headline: float | None
+    n_labels: Count
+    headline: Value | None
     headline_is: str
     subsets: dict[str, Subset]
     cluster_names: list[int] | None
-    cluster_sizes: list[int]
+    cluster_sizes: list[Count]
     same_as: str | None
-    fitted_as: dict[str, Any] | None
+    fitted_as: FittedAs | None
     fit: str
     cost: Cost
     environment: Environment
@@ -329,7 +352,7 @@ def whose_fit(trial: Trial) -> dict[str, Any]:
 def make(trial: Trial, status: str, **parts: Any) -> Record:
     """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...).
 
-    Its history is `thinned`.
+    Its history is `thinned`, and its texts are such as a file can hold.
     """
     if status not in STATUSES:
         raise ValueError(f"status is {status!r}; expected one of {', '.join(STATUSES)}")
@@ -341,7 +364,7 @@ def make(trial: Trial, status: str, **parts: Any) -> Record:
     }
     if "history" in parts:
         parts["history"] = thinned(parts["history"])
-    return cast(Record, head | parts)
+    return cast(Record, head | storable(parts))
 
 
 def thinned(history: Sequence[dict[str, Any]], most: int = MOST_ROWS) -> list[dict[str, Any]]:
@@ -370,6 +393,13 @@ def taken_over(record: Record, trial: Trial) -> Record:
 def failure(
     trial: Trial, status: str, message: str, environment: Mapping[str, Any], **parts: Any
 ) -> Record:
-    """A record of a trial that did not end ``ok``: the message, and a traceback if there is one."""
-    error = {"message": message, "traceback": parts.pop("traceback", None)}
+    """A record of a trial that did not end ``ok``: the message, and a traceback if there is one.
+
+    Of long ones the end is kept: a message may hold all that a library has written.
+    """
+    traceback = parts.pop("traceback", None)
+    error = {
+        "message": ending(message, LONGEST_MESSAGE),
+        "traceback": traceback and ending(traceback, LONGEST_TRACEBACK),
+    }
     return make(trial, status, error=error, environment=dict(environment), **parts)

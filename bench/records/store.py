@@ -16,6 +16,7 @@ from bench.core import machine
 from bench.core.errors import BenchError
 from bench.core.files import said_if_unwritable, write_text
 from bench.core.levels import Level
+from bench.core.texts import unstorable
 from bench.core.trial import Trial
 from bench.records.scoring import OF_OK, SCHEMA, Record, Versions, check_scores, error_message
 from methods import registry
@@ -264,20 +265,41 @@ def parse_record(content: str | bytes, path: str) -> Record:
 
 
 def _check_parts(record: Record) -> None:
-    """Refuse a record that lacks what its status promises."""
+    """Refuse a record that lacks what its status promises, or holds what no command can show."""
+    if bad := unstorable(record):
+        raise BenchError(f"half of a surrogate pair at {bad}; expected text of UTF-8")
     expected = OF_OK if record["status"] == "ok" else ()
     missing = [name for name in expected if name not in record]
     if missing:
         raise BenchError(f"its status is ok and it has no {', '.join(missing)}")
+    if record.get("same_as") == record["trial"]["method"]:
+        raise BenchError(f"its same_as is {record['same_as']!r}, its own method; expected another")
     subsets = record.get("subsets", {})
     sizes = {len(part[x]) for part in subsets.values() for x in ("recall", "contingency")}
     if len(sizes) > 1:
         raise BenchError(f"its subsets have {sorted(sizes)} classes; expected one number of them")
     for name, part in subsets.items():
-        lengths = sorted({len(row) for row in part["contingency"]})
-        if len(lengths) > 1:
-            found = " and ".join(map(str, lengths))
-            raise BenchError(f"the contingency table of {name} has rows of {found}")
+        _check_table(name, part["contingency"], record.get("cluster_names"))
+
+
+def _check_table(subset: str, table: list[list[int]], names: list[int] | None) -> None:
+    """Refuse a table that no metric can be of, or names of clusters that do not fit it."""
+    lengths = sorted({len(row) for row in table})
+    if len(lengths) > 1:
+        found = " and ".join(map(str, lengths))
+        raise BenchError(f"the contingency table of {subset} has rows of {found}")
+    if not lengths or lengths[0] < 2 or not any(map(any, table)):
+        raise BenchError(
+            f"the contingency table of {subset} counts nothing; expected a row for each class, a "
+            "column for each cluster and one more"
+        )
+    if names is not None and (
+        len(names) != lengths[0] - 1 or not all(-1 <= name < len(table) for name in names)
+    ):
+        raise BenchError(
+            f"its cluster_names do not fit the contingency table of {subset}; expected a class, or "
+            f"-1, for each of {lengths[0] - 1} clusters"
+        )
 
 
 def read_regular(path: Path) -> bytes:

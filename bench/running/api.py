@@ -24,6 +24,7 @@ from bench.core.choices import (
 from bench.core.errors import BenchError, WriteError
 from bench.core.files import check_writable
 from bench.core.levels import said_of_count, suitable_levels
+from bench.core.texts import printable
 from bench.core.trial import Grid, check_suitable
 from bench.data import datasets
 from bench.records.store import Store
@@ -159,7 +160,8 @@ def run(
     with _means(jobs, device, on_dask, console, dry_run=dry_run) as means:
         problems = registry.discover(wish.plugins)
         for problem in problems:
-            console.print(problem.message, style="red", markup=False, highlight=False)
+            said = printable(problem.message)
+            console.print(said, style="red", markup=False, highlight=False)
         wish = _without_unusable(wish, problems)
         plan, around = _plan(wish, _template(wish, folder, means, rerun), rerun, means, console)
         if not dry_run and plan.tasks:
@@ -276,8 +278,8 @@ def _plan(
 
 
 def _say(console: Console, text: str) -> None:
-    """Print text as it is: what stands in brackets is no markup."""
-    console.print(text, markup=False, highlight=False)
+    """Print text as it is: what stands in brackets is no markup, and nothing commands."""
+    console.print(printable(text), markup=False, highlight=False)
 
 
 def _source(dataset: str) -> str:

@@ -12,12 +12,33 @@ from typing import Any
 
 import numpy as np
 
+from bench.core.errors import BenchError
 from bench.core.files import written_whole
 from bench.core.machine import peak_memory_mib
+from bench.core.texts import storable
 from bench.running.stages import DigestMemo, StageKey, StageStore
 from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
 
-CHECKPOINT_SECONDS = float(os.environ.get("BENCH_CHECKPOINT_SECONDS", "20"))
+
+def seconds_between(given: str) -> float:
+    """How many seconds are between two checkpoints, as ``$BENCH_CHECKPOINT_SECONDS`` says it.
+
+    Raises
+    ------
+    BenchError : it is no number of seconds.
+    """
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise BenchError(
+            f"BENCH_CHECKPOINT_SECONDS is {given!r}; expected a number of seconds, 0 or more"
+        )
+    return seconds
+
+
+CHECKPOINT_SECONDS = seconds_between(os.environ.get("BENCH_CHECKPOINT_SECONDS", "20"))
 PROGRESS_SECONDS = 0.2
 DEEPEST = 4  # lists and dicts in each other, of what a method logs
 LARGEST = 100  # elements of an array that a row of the history keeps
@@ -197,7 +218,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, int) and abs(value) < 2**63:
         return int(value)
     if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()  # half of a surrogate pair
+        return storable(value)
     if isinstance(value, list | tuple) and depth < DEEPEST:
         return [_plain(one, depth + 1) for one in value]
     if isinstance(value, dict) and depth < DEEPEST:
@@ -222,7 +243,7 @@ def _text(value: Any) -> str:
         text = str(value)
     except Exception as error:  # the author's code may fail in any way
         text = f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
-    text = text.encode(errors="backslashreplace").decode()
+    text = storable(text)
     return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
 
 

@@ -43,7 +43,7 @@ class Costs:
     def learn(self, records: Iterable[Record]) -> None:
         """Take the costs of finished trials over, of those on the same device."""
         for record in records:
-            if record["environment"]["device"] != self.device:
+            if record.get("environment", {}).get("device") != self.device:
                 continue
             cost = record.get("cost")
             trial = Trial.from_json(record["trial"])

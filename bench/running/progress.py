@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from bench.core.texts import printable
+
 EVERY_S = 0.5  # how often a notebook is sent what has changed
 STYLES = {"ok": "green", "n/a": "dim"}
 
@@ -158,4 +160,5 @@ def result_line(title: str, status: str, headline: float | None, message: str | 
     """One finished trial for the terminal."""
     value = f" {headline:.4f}" if headline is not None else ""
     reason = f": {message}" if message and status != "n/a" else ""
-    return Text.assemble((status, STYLES.get(status, "red")), f" {title}{value}{reason}")
+    text = printable(f" {title}{value}{reason}")
+    return Text.assemble((status, STYLES.get(status, "red")), text)

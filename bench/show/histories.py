@@ -120,14 +120,22 @@ def _curves(
     """By part and quantity: what counts its steps, and its points."""
     found: dict[tuple[str, str], tuple[str, list[tuple[float, float]]]] = {}
     for row in history:
-        steps = next((name for name in STEPS if row.get(name) is not None), None)
+        steps = next((name for name in STEPS if _number(row.get(name)) is not None), None)
         part = str(row.get("stage") or row.get("phase") or "").replace("_", " ")
         for quantity, value in row.items():
             wanted = quantity.endswith("loss") or quantity in (*QUANTITIES, "objective")
-            if steps and wanted and isinstance(value, int | float) and np.isfinite(value):
+            x, y = _number(row[steps]) if steps else None, _number(value)
+            if steps and wanted and x is not None and y is not None:
                 _, points = found.setdefault((part, quantity), (steps, []))
-                points.append((float(row[steps]), float(value)))
+                points.append((x, y))
     return found
+
+
+def _number(value: object) -> float | None:
+    """A finite number of a history, where a method may have logged anything."""
+    if not isinstance(value, int | float) or not -1e300 < value < 1e300:
+        return None
+    return float(value)
 
 
 def _series(panel: Panel, looks: Mapping[str, Style]) -> list[Series]:

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from bench.core.errors import BenchError
 from bench.core.files import write_text
+from bench.core.texts import printable
 from bench.records import findings, leaderboard, published
 from bench.records.findings import Finding
 from bench.records.published import Setting
@@ -256,7 +257,7 @@ def render(
     content: dict[str, Any],
     found: Sequence[Finding],
 ) -> str:
-    """The page as HTML."""
+    """The page as HTML, control codes written out."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.show", "templates"),
         autoescape=True,
@@ -268,7 +269,7 @@ def render(
     script = _template("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     statuses = Counter(record["status"] for record in records)
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         **content,
         style=Markup(svg.css() + "\n" + _template("page.css")),
         script=Markup(script),
@@ -285,6 +286,7 @@ def render(
         n_methods=len({record["trial"]["method"] for record in records}),
         measured=facts.measured(records),
     )
+    return printable(page)
 
 
 def _template(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.core.errors import BenchError
+from bench.core.texts import printable
 from bench.core.trial import Trial
 from bench.data import datasets
 from bench.data.datasets import Dataset
@@ -80,7 +81,7 @@ def fitted(
             groups.append([])
         groups[-1].append(i)
     # Texts throughout: in a plain string what stands in brackets would be markup.
-    made: list[Text | Table] = [Text(title, "table.title")]
+    made: list[Text | Table] = [Text(printable(title), "table.title")]
     for group in groups:
         table = Table(pad_edge=False)
         for i in [0, *group]:
@@ -101,7 +102,9 @@ def _emphasised(cell: Cell, new: bool) -> Text:
     from rich.text import Text
 
     star = ("*" if new else "", "bold cyan")
-    return Text.assemble((cell.text, "bold green" if cell.best else ""), star, cell.remark)
+    return Text.assemble(
+        (printable(cell.text), "bold green" if cell.best else ""), star, printable(cell.remark)
+    )
 
 
 def show(path: Path) -> str:
@@ -251,7 +254,11 @@ def classes(data: Dataset, width: int) -> list[Text | Table]:
     parts = {"training": data.y[: data.n_train], "test": data.y[data.n_train :]}
     counts = {name: np.bincount(y, minlength=data.n_classes) for name, y in parts.items() if len(y)}
     rows = [
-        [Text(str(j)), Text(name), *(Text(f"{of_part[j]:,}") for of_part in counts.values())]
+        [
+            Text(str(j)),
+            Text(printable(name)),
+            *(Text(f"{of_part[j]:,}") for of_part in counts.values()),
+        ]
         for j, name in enumerate(data.class_names[:MOST_CLASSES])
     ]
     more = data.n_classes > MOST_CLASSES

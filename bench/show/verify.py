@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.core.texts import printable
 from bench.records.findings import EXPLANATION, VERDICTS, Finding, count, note
 from bench.records.published import Figure
 from bench.show.terminal import fitted
@@ -24,7 +25,9 @@ def show(findings: Sequence[Finding], console: Console) -> None:
         for table in _tables(source, of_it, console.width):
             console.print(table)
         for line in _notes(of_it):
-            console.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                printable(line), style="dim", markup=False, highlight=False, soft_wrap=True
+            )
     console.print(EXPLANATION, style="dim", markup=False, highlight=False, soft_wrap=True)
     counts = count(findings)
     words = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
