@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from typing import Annotated, NoReturn
 
@@ -52,7 +53,7 @@ def main() -> NoReturn:
     display never ends a run. No display is less than one column wide.
     """
     columns = os.environ.get("COLUMNS", "1")
-    if not columns.isdecimal() or int(columns) < 1:
+    if not re.fullmatch("[1-9][0-9]{0,5}", columns):
         del os.environ["COLUMNS"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -111,14 +111,14 @@ def finish(around: Surroundings, make_record: Callable[..., dict[str, Any]]) -> 
 
 def costing(fit: float, stage: float | None = None, size: int = 4) -> dict[str, Any]:
     """What a record says of a fit of `fit` seconds, half a second of prediction, and a stage."""
-    stages = [] if stage is None else [{"name": "features", "params": {"size": size}}]
+    made = {"name": "features", "key": "0", "params": {"size": size}, "peak_memory_mib": 100.0}
     return {
         "cost": {
             "fit_seconds": fit,
             "stage_seconds": stage or 0.0,
             "predict_seconds": 0.5,
             "peak_memory_mib": 100.0,
-            "stages": [row | {"seconds": stage} for row in stages],
+            "stages": [] if stage is None else [made | {"seconds": stage}],
         }
     }
 
