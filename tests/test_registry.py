@@ -6,7 +6,7 @@ import importlib
 import importlib.metadata
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -252,13 +252,21 @@ def test_a_file_that_fails_halfway(entries: Entries, write: Write, more: str, re
     assert not [name for name in sys.modules if ".plugins.broken_" in name]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is heard; what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_during_an_import_ends_all(entries: Entries, write: Write) -> None:
     """Also where the import turns it into another error."""
     press = "import signal\ntry: signal.raise_signal(signal.SIGINT)\nexcept BaseException: 1 / 0\n"
-    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         discover([write("pressed.py", "halfway", press)])
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_method_that_is_nothing_without_another(entries: Entries, write: Write) -> None:
