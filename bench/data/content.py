@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.core.errors import BenchError
+from bench.core.texts import storable
 
 MOST_CHANNELS = 4
 BLOCK = 1000  # images that are looked at a time
@@ -252,9 +253,8 @@ def _check_names(own: Own) -> tuple[str, ...]:
             f"{own.path}: class_names holds what is no text ({error}); expected names."
         ) from error
     for name in found:
-        half = any("\ud800" <= character <= "\udfff" for character in name)
         require(
-            not half,
+            storable(name) == name,
             f"{own.path}: the name of class {name!a} is no text in UTF-8; rename it.",
         )
     twice = sorted({name for name in found if found.count(name) > 1})

@@ -160,8 +160,7 @@ def run(
     with _means(jobs, device, on_dask, console, dry_run=dry_run) as means:
         problems = registry.discover(wish.plugins)
         for problem in problems:
-            said = printable(problem.message)
-            console.print(said, style="red", markup=False, highlight=False)
+            _say(console, problem.message, "red")
         wish = _without_unusable(wish, problems)
         plan, around = _plan(wish, _template(wish, folder, means, rerun), rerun, means, console)
         if not dry_run and plan.tasks:
@@ -277,9 +276,9 @@ def _plan(
     return plan, around
 
 
-def _say(console: Console, text: str) -> None:
+def _say(console: Console, text: str, style: str = "") -> None:
     """Print text as it is: what stands in brackets is no markup, and nothing commands."""
-    console.print(printable(text), markup=False, highlight=False)
+    console.print(printable(text), style=style, markup=False, highlight=False)
 
 
 def _source(dataset: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.core.choices import seed_list
 from bench.core.errors import BenchError
 from bench.records.published import FASHION, Data, Figure, Setting, changes, records_of, trial_of
 from bench.records.store import Store
@@ -36,10 +37,9 @@ def wishes(
 
     Raises
     ------
-    BenchError : `seeds` is below 1.
+    BenchError : `seeds` is below 1, or more than anybody runs.
     """
-    if seeds < 1:
-        raise BenchError(f"--seeds is {seeds}; expected at least 1")
+    seed_list(seeds)
     store = Store(Path(results))
     known = {FASHION.name: FASHION} if data is None else data
     variants: dict[tuple[str, ...], list[Setting]] = {}
