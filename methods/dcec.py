@@ -143,7 +143,7 @@ class DCEC(AutoencoderMethod):
     tags: ClassVar[Tags] = Tags(uses_labels=False, family="dcec", columns="clusters", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pretrain_epochs": 20, "max_iterations": 840},
-        "smoke": {"pretrain_epochs": 2, "max_iterations": 20, "update_interval": 10, "n_init": 2},
+        "smoke": {"pretrain_epochs": 2, "max_iterations": 10, "update_interval": 5, "n_init": 2},
     }
 
     n_clusters: int = 10

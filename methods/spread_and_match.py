@@ -99,7 +99,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
             "head_lr": 1e-3,
         },
         "smoke": PoissonMBO.schedules["smoke"]
-        | {"steps": 20, "mu": 2, "lr_max_iter": 20}
+        | {"steps": 10, "mu": 2, "lr_max_iter": 20}
         | {"head_epochs": 5, "head_lr": 0.01, "n_heads": 2},
     }
 

@@ -54,6 +54,7 @@ FAR_APART: dict[str, dict[str, Any]] = {
     "n2d": {"features": "pixels", "n_epochs": 300, "n_init": 20},
     "ss-umap": {"features": "pixels", "n_epochs": 500},
 }
+JOINTLY = {"max_iterations": 20, "update_interval": 10}  # enough steps for a change to show
 SHORT_MATCHING = {"steps": 3, "batch_size": 60, "mu": 5, "threshold": 0.2, "ema": 0.5}
 UNANNOUNCED: dict[str, dict[str, Any]] = {"neighbours": {"k": 5}}  # their input is another stage's
 
@@ -104,6 +105,7 @@ def _built(entry: Entry) -> Method:
     scan, on_features = "pretrain_lr" in params, "simclr_epochs" in params
     short = SHORT if scan else SHORT_FEATURES if on_features else {}
     own = SHORT_MATCHING if "mu" in params else FAR_APART.get(entry.name, {})
+    own = own | (JOINTLY if "max_iterations" in params else {})
     return entry.build("smoke", n_clusters=10, random_state=0, **(short | own))
 
 

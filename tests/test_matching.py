@@ -150,7 +150,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been() -> None:
 
     undisturbed = Recording()
     expected = fit(undisturbed)
-    resumed, context = killed_and_resumed(fit, 25, every=3)
+    resumed, context = killed_and_resumed(fit, 12, every=3)
     assert context.steps[0][1] > 1
     assert context.history == undisturbed.history
     np.testing.assert_array_equal(resumed.probabilities_, expected.probabilities_)
@@ -294,7 +294,8 @@ def test_the_last_layer_is_the_logistic_regression_of_what_is_known(few: bool) -
     X, y, _ = sample()
     labelled = y != UNLABELLED
     n_labels = int(labelled.sum())
-    ours = OURS | {"lr_max_iter": 500, "lr_tol": 1e-6, "seed_labels": n_labels - (not few)}
+    ours = OURS | {"steps": 20, "lr_max_iter": 500, "lr_tol": 1e-6}
+    ours |= {"seed_labels": n_labels - (not few)}
     fitted, plain = (
         SpreadAndMatch(random_state=0, relearn=relearn, **ours).fit(X, y)
         for relearn in (True, False)
