@@ -513,7 +513,7 @@ def test_the_constructors_defaults_are_the_papers() -> None:
     assert params["projection_dim"] == 128
     assert params["temperature"] == 0.1
     assert params["selflabel_threshold"] == 0.99
-    assert SSSCAN().get_params() == params | {"label_weight": 1.0}
+    assert SSSCAN().get_params() == params | {"label_weight": 1.0, "start_weight": 3.0}
 
 
 def test_a_head_starts_on_any_device() -> None:
@@ -528,3 +528,41 @@ def test_a_head_starts_on_any_device() -> None:
         -(6**-0.5), 6**-0.5, generator=torch.Generator().manual_seed(0)
     )
     torch.testing.assert_close(here.weight.data, expected)
+    there.lean_(features, torch.arange(20) % 3, 3.0)
+
+
+@pytest.mark.parametrize("n_clusters", [3, 5])
+def test_a_head_leans_towards_the_means_of_the_labelled(n_clusters: int) -> None:
+    """To the logits comes 3 times the cosine: of an image's features and its class's mean."""
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 6)).astype(np.float32) + np.arange(6, dtype=np.float32)
+    y = np.where(np.arange(40) < 13, np.arange(40) % 3, UNLABELLED)
+    head = ClusterHead(6, n_clusters)
+    features = torch.from_numpy(z)
+    head.start_(features, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = head(features).numpy()
+        head.lean_(features, torch.from_numpy(y), 3.0)
+        added = head(features).numpy() - before
+    means = np.stack([z[y == c].mean(0) for c in range(3)])
+    towards = means - means.mean(0)
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    centred = z - z.mean(0)
+    lengths = np.linalg.norm(centred, axis=1)
+    cosines = centred @ towards.T / lengths[:, None]
+    typical = np.sqrt(np.square(lengths).mean())
+    expected = 3 * cosines * lengths[:, None] / typical
+    np.testing.assert_allclose(added, expected[:, np.arange(n_clusters) % 3], atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [3.0, 0.0])
+def test_the_start_alone_says_which_cluster_is_which_class(weight: float) -> None:
+    """Few labels are seldom in a batch: from random weights the clusters have any numbers."""
+    X, pattern = patterns(150)
+    suite, numbered = Recording(), []
+    for shift in range(3):  # the same images, their classes called otherwise
+        truth = (pattern + shift) % 3
+        method = easy("ss-scan", start_weight=weight, label_weight=0)
+        method.fit(X, hide(truth, 3), Recording(stages=suite.stages))
+        numbered.append(np.array_equal(method.cluster_labels_, truth))
+    assert sum(numbered) == 3 if weight else sum(numbered) <= 1

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from methods.method import Context
+from methods.method import UNLABELLED, Context
 from methods.toolkit.nets.resnet import SmallResNet, encode
 from methods.toolkit.training import check_finite
 
@@ -77,6 +78,26 @@ class ClusterHead(nn.Linear):
         self.mean.copy_(mean)
         scale = (features - mean).square().mean().sqrt()
         self.scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
+
+    def lean_(self, features: torch.Tensor, y: torch.Tensor, weight: float) -> None:
+        """Add to the weights what draws the images of a class to its cluster; after `start_`.
+
+        To the logits of an image it adds about `weight` times the cosines between its features and
+        the class means of the labelled, all taken from the mean of these means.
+
+        Parameters
+        ----------
+        features, y : ``(n, d)``, and the classes ``(n,)`` int64, -1 = unlabelled. Each class has a
+            label; with more clusters than classes, cluster j is drawn to class j modulo these.
+        """
+        known = y != UNLABELLED
+        classes = F.one_hot(y[known]).float()  # (m, classes)
+        means = classes.T @ features[known] / classes.sum(0).unsqueeze(1)  # (classes, d)
+        towards = F.normalize(means - means.mean(0), dim=1)
+        cluster = torch.arange(self.out_features) % len(towards)
+        # Features that are divided by their scale have a length of about the root of their number.
+        towards = towards[cluster] * (weight / math.sqrt(self.in_features))
+        self.weight.data.add_(towards.to(self.weight.device))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features ``(n, feature_dim)`` to logits ``(n, n_clusters)``."""

@@ -37,7 +37,7 @@ from methods.method import (
 )
 from methods.registry import register
 from methods.scan.losses import labelled_loss, pseudo_labels, scan_loss, self_labelling_loss
-from methods.scan.network import ClusterNetwork
+from methods.scan.network import ClusterHead, ClusterNetwork
 from methods.scan.phases import (
     BatchLoss,
     Training,
@@ -189,11 +189,17 @@ class SCAN(Method):
     ) -> None:
         """A linear head on frozen features ``z``, on the loss of `objective`."""
         seed = self._seed("head", y)
-        network.head.start_(z, generator(seed, "head"))
+        self._start(network.head, z, y, generator(seed, "head"))
         z = z.to(context.device)
         loss = self._pair_loss(network.head, lambda rows, _: z[rows], indices, y, context)
         training = Training(self.epochs, self.batch_size, self.lr)
         self._train("head", network.head, loss, len(z), training, seed, context, self._captured)
+
+    def _start(
+        self, head: ClusterHead, z: torch.Tensor, y: np.ndarray, draws: torch.Generator
+    ) -> None:
+        """Where the training of the head starts: at random."""
+        head.start_(z, draws)
 
     def _finetune(
         self,
@@ -336,15 +342,19 @@ class SCAN(Method):
 class SSSCAN(SCAN):
     """SCAN with labels: cross entropy on labelled images joins its loss; cluster j is class j.
 
-    Neighbours known to be of another class are removed. The encoder stays frozen unless `finetune`.
-    Without labels it is the `SCAN` of the same parameters.
+    Neighbours known to be of another class are removed, and the head starts with a lean towards the
+    means of the labelled images: from random weights few labels are learnt by heart, while the
+    clusters around them keep the numbers they began with. The encoder stays frozen unless
+    `finetune`. Without labels it is the `SCAN` of the same parameters.
 
     With more clusters than classes (0 to ``max(y)``), cluster j learns class j modulo the number of
     classes; in the end each cluster takes the class of most of its labelled members.
 
     Parameters
     ----------
-    label_weight : weight of the cross entropy. All others: see `SCAN`.
+    label_weight : weight of the cross entropy.
+    start_weight : how much the head leans at the start, see `ClusterHead.lean_`; 0 is SCAN's own
+        start. All others: see `SCAN`.
 
     Attributes
     ----------
@@ -364,7 +374,10 @@ class SSSCAN(SCAN):
 
     _captured: ClassVar[Kind | None] = None  # its loss asks which labels there are
 
+    version: ClassVar[int] = 2  # the head starts with a lean
+
     label_weight: float = 1.0
+    start_weight: float = 3.0
 
     def fit(
         self, X: np.ndarray, y: np.ndarray | None = None, context: Context | None = None
@@ -388,6 +401,13 @@ class SSSCAN(SCAN):
         """Equation 2, and the cross entropy of the labelled instances; see `SCAN.objective`."""
         label_free = super().objective(anchors, others, y, n_classes)
         return label_free + self.label_weight * labelled_loss(anchors, y, n_classes)
+
+    def _start(
+        self, head: ClusterHead, z: torch.Tensor, y: np.ndarray, draws: torch.Generator
+    ) -> None:
+        super()._start(head, z, y, draws)
+        if (y != UNLABELLED).any():
+            head.lean_(z, torch.from_numpy(y), self.start_weight)
 
     def _seed(self, phase: str, y: np.ndarray) -> int:
         without_labels = (y == UNLABELLED).all()
