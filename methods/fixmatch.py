@@ -54,7 +54,7 @@ class FixMatch(MatchingMethod, ClassifierMethod):
     tags: ClassVar[Tags] = Tags(needs_labels=True, family="consistency", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"steps": 300, "mu": 2, "lr": 0.01},
-        "smoke": {"steps": 10, "mu": 2, "lr": 1e-2, "width": 4, "feature_dim": 32},
+        "smoke": {"steps": 20, "mu": 2, "lr": 1e-2, "width": 4, "feature_dim": 32},
     }
 
     n_clusters: int = 10

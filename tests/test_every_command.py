@@ -25,11 +25,9 @@ from test_trust import DAMAGES, spoiled
 from bench import checking, cli
 from bench import show as bench_show
 from bench.core import files
-from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.records.store import Store
 from bench.running import api, child, runner
-from bench.running.context import seconds_between
 from bench.running.execution import Outcome
 from bench.running.job import Job
 from bench.running.stages import ArrayStore
@@ -311,9 +309,13 @@ def test_a_folder_of_a_user_that_there_is_not(
 
 
 @pytest.mark.parametrize("given", ["abc", "-1", "nan", ""])
-def test_what_is_no_number_of_seconds(given: str) -> None:
-    with pytest.raises(BenchError, match=r"BENCH_CHECKPOINT_SECONDS is .*; expected a number of"):
-        seconds_between(given)
+def test_what_is_no_number_of_seconds(
+    given: str, bench: Callable[..., Ended], results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CHECKPOINT_SECONDS", given)
+    ended = bench("run", results)
+    assert_said(ended, 2)
+    assert f"BENCH_CHECKPOINT_SECONDS is {given!r}; expected a number of seconds" in ended.err
 
 
 def test_the_page_needs_no_backend_of_jupyter(

@@ -150,7 +150,7 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been() -> None:
 
     undisturbed = Recording()
     expected = fit(undisturbed)
-    resumed, context = killed_and_resumed(fit, 12, every=3)
+    resumed, context = killed_and_resumed(fit, 25, every=3)
     assert context.steps[0][1] > 1
     assert context.history == undisturbed.history
     np.testing.assert_array_equal(resumed.probabilities_, expected.probabilities_)

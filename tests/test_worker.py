@@ -46,7 +46,7 @@ def found_by(job: Job) -> list[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={"PYTHONPATH": str(Path(__file__).parent.parent), warm.ANEW: "1"},
     )
     said = str(process.communicate()[0])
     assert process.returncode == 0, said

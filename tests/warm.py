@@ -2,11 +2,12 @@
 
 To import torch and scikit-learn costs a new process some six seconds of a processor. The tests
 start the command some hundred times, and each run starts a server of workers. `Popen` is
-`subprocess.Popen` for command lines that begin with this interpreter; what it starts has modules of
-this project only as it imports them itself, its own environment, folder, input and output. What a
-process is started with (the flags of Python, its hash seed, what the C library reads from the
-environment) is not as the command line says, output is not buffered, and what Python does at its
-very end is left out: tests of that start a process of their own, with `subprocess`.
+`subprocess.Popen` for command lines that begin with this interpreter; what it starts has its own
+environment, folder, input and output. It has this project's modules too, unless its path leads to
+others of these names or its environment has `ANEW`; none of them reads the environment when it is
+imported. What a process is started with (the flags of Python, its hash seed, what the C library
+reads from the environment) is not as the command line says, output is not buffered, and what Python
+does at its very end is left out: tests of that start a process of their own, with `subprocess`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import functools
 import gc
 import importlib
+import importlib.machinery
 import io
 import json
 import os
@@ -34,6 +36,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 2**18  # bytes of a request
+OURS = ("bench", "methods")
+ANEW = "WARM_ANEW"  # in the environment of a process that is to import our modules itself
 COMMAND = ("jinja2", "joblib", "pandas", "psutil", "rich.live", "rich.markup", "typer", "typing")
 
 
@@ -141,7 +145,7 @@ def serve(path: str) -> None:
         importlib.import_module(name)
     parse_once()
     import_libraries()
-    forget_ours()
+    import_ours()
     gc.set_threshold(50_000, 20, 20)  # as in conftest
     sys.dont_write_bytecode = False  # what a fork has compiled, the next one has
     sys.pycache_prefix = str(Path(path).parent / "bytecode")
@@ -188,10 +192,25 @@ def parse_once() -> None:
     CliRunner().invoke(app, ["--number", "1"])
 
 
-def forget_ours() -> None:
-    """Whoever is forked imports this project as it then stands in the files."""
+def import_ours() -> None:
+    """Import what commands and workers do, and the methods."""
+    from methods import registry
+
+    for name in ("bench.cli", "bench.running.api", "bench.running.worker"):
+        importlib.import_module(name)
+    assert registry.discover() == []
+
+
+def forget_others() -> None:
+    """Where this process is to have other modules of our packages' names, it imports them anew."""
+    specs = {name: importlib.machinery.PathFinder.find_spec(name) for name in OURS}
+    same = all(
+        spec is None or spec.origin == sys.modules[name].__file__ for name, spec in specs.items()
+    )  # None: it is installed as a checkout, which is found in another way
+    if same and ANEW not in os.environ:
+        return
     for name in list(sys.modules):
-        if name.partition(".")[0] in ("bench", "methods"):
+        if name.partition(".")[0] in OURS:
             del sys.modules[name]
 
 
@@ -244,6 +263,7 @@ def carry_out(words: list[str], search: str) -> int:
     first = "" if how else str(Path(what).parent)
     sys.path[:0] = ([] if "-P" in flags else [first]) + [x for x in search.split(os.pathsep) if x]
     sys.argv = ["-c" if how == "-c" else what, *rest]
+    forget_others()
     use_here()
     try:
         if how == "-m":

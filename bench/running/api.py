@@ -29,6 +29,7 @@ from bench.core.trial import Grid, check_suitable
 from bench.data import datasets
 from bench.records.store import Store
 from bench.running.cluster import Cluster, dask_cluster
+from bench.running.context import seconds_between_checkpoints
 from bench.running.execution import fork_server
 from bench.running.forkserver import ForkServer, is_available
 from bench.running.job import Job
@@ -325,6 +326,7 @@ def _check_options(
         check_seconds(name, given)
     if not wish.levels:
         raise BenchError("no level is given; expected some such as 5% or 500")
+    seconds_between_checkpoints()
     try:
         cuda_graphs.wanted()
     except ValueError as error:

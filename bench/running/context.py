@@ -20,13 +20,14 @@ from bench.running.stages import DigestMemo, StageKey, StageStore
 from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
 
 
-def seconds_between(given: str) -> float:
+def seconds_between_checkpoints() -> float:
     """How many seconds are between two checkpoints, as ``$BENCH_CHECKPOINT_SECONDS`` says it.
 
     Raises
     ------
     BenchError : it is no number of seconds.
     """
+    given = os.environ.get("BENCH_CHECKPOINT_SECONDS", "20")
     try:
         seconds = float(given)
     except ValueError:
@@ -38,7 +39,6 @@ def seconds_between(given: str) -> float:
     return seconds
 
 
-CHECKPOINT_SECONDS = seconds_between(os.environ.get("BENCH_CHECKPOINT_SECONDS", "20"))
 PROGRESS_SECONDS = 0.2
 DEEPEST = 4  # lists and dicts in each other, of what a method logs
 LARGEST = 100  # elements of an array that a row of the history keeps
@@ -49,12 +49,14 @@ Emit = Callable[[dict[str, Any]], None]
 class FileCheckpoint:
     """A loop's state in one file, written whole or not at all, at most every so many seconds.
 
+    If it is not said how many, `seconds_between_checkpoints`.
+
     The file also tells how many seconds the loop had taken; once loaded, `spent_before_s` has them.
     """
 
-    def __init__(self, path: Path, every_s: float = CHECKPOINT_SECONDS) -> None:
+    def __init__(self, path: Path, every_s: float | None = None) -> None:
         self.path = path
-        self.every_s = every_s
+        self.every_s = seconds_between_checkpoints() if every_s is None else every_s
         self.spent_before_s = 0.0
         self._began = self._last = time.monotonic()
 

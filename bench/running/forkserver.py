@@ -4,8 +4,8 @@ To import torch and scikit-learn takes a new process some three seconds, and man
 where several do so at once; a fork has them at once, for the processor and for CUDA alike.
 ``python -m bench.running.forkserver`` reads requests from the socket that is its standard input and
 ends when the other end of it is closed and its forks are over; ``ps`` shows the forks by its name.
-What belongs to this project or to a plugin is imported by each fork for itself, so it is as it
-stands in the files when the job starts.
+It has the suite and the toolkit too, as they stood when the run began. What may be a user's is
+imported by each fork for itself: a method's file may start threads or CUDA, or fail.
 
 Why not the server of `multiprocessing`: it ends, and with it every exit status that it owes, when
 the system has no room for one more fork; whoever asks it for a process waits without a limit while
@@ -17,7 +17,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -204,13 +206,23 @@ def main() -> None:
     """Fork until the other end is closed; in a fork, be a worker to its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, nobody could wait for a fork
     import_libraries()
+    _import_ours()
     gc.freeze()  # a collection in a fork would copy all these pages
     _adopt()
     if _serve(socket.socket(fileno=os.dup(0))):
         _reseed()
-        from bench.running import child, worker  # only now: as they stand when the job starts
+        from bench.running import child, worker
 
         child.leave(worker.main())
+
+
+def _import_ours() -> None:
+    """Import what each worker needs of this project, which takes it longer than a small fit."""
+    from bench.running import worker  # noqa: F401  # it is above this module, and needs the libraries
+    from methods import toolkit
+
+    for module in pkgutil.walk_packages(toolkit.__path__, f"{toolkit.__name__}."):
+        importlib.import_module(module.name)
 
 
 def _serve(requests: socket.socket) -> bool:
