@@ -117,7 +117,7 @@ def test_every_failure_is_a_record_and_the_others_still_run(tmp_path: Path) -> N
         check_failures(place, out)
         check_stages_tried_once(place)
         check_shown(place)
-        check_limit(place, max(3, round(seconds / 2)))
+        check_limit(place, max(5, round(seconds / 2)))
         check_rerun(place, words, plugins)
 
 

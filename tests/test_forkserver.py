@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -37,10 +38,11 @@ pytestmark = pytest.mark.skipif(not forkserver.is_available(), reason="forks are
 TEN_MINUTES = 600
 NewServer = Callable[..., ForkServer]
 
-# Imports the libraries where asking anything of CUDA fails, and says what a fork may do with CUDA.
+# Imports all that the server does where asking anything of CUDA fails; a fork may use it then.
 NO_CUDA = """
 import os, weakref
 import torch
+from bench.running.forkserver import import_ours
 from bench.running.libraries import import_libraries
 
 def asked(*arguments):
@@ -51,6 +53,7 @@ kept = {name: getattr(torch.cuda, name) for name in ("is_available", "device_cou
 for name in kept:
     setattr(torch.cuda, name, asked)
 import_libraries()
+import_ours()
 assert not torch.cuda.is_initialized()
 assert not own.atexit, "forks would tidy up"
 if os.fork() == 0:
@@ -126,6 +129,46 @@ def cold(monkeypatch: pytest.MonkeyPatch) -> None:
     """All processes are what they are elsewhere than in tests: new ones, that import for long."""
     for module in (forkserver, execution):
         monkeypatch.setattr(module, "subprocess", subprocess)
+
+
+EDITS = """
+from pathlib import Path
+import numpy as np
+from methods.method import Method
+from methods.registry import register
+from methods.toolkit import votes
+
+@register("edits")
+class Edits(Method):
+    def __init__(self, n_clusters=10, random_state=None):
+        self.n_clusters, self.random_state = n_clusters, random_state
+
+    def fit(self, X, y=None, context=None):
+        seen = getattr(votes, "EDITED", False)
+        with open("seen.txt", "a") as file:
+            print(seen, file=file)
+        if not seen:
+            with open(votes.__file__, "a") as file:
+                print("EDITED = True", file=file)
+        self.labels_ = np.zeros(len(X), dtype=int)
+        return self
+"""
+
+
+def test_a_fork_has_the_toolkit_as_it_is_when_the_job_starts(tmp_path: Path) -> None:
+    """Though the server has it too; what it could not import is the trouble of who needs it."""
+    root = Path(__file__).parent.parent
+    for package in ("bench", "methods"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(root / package, tmp_path / package, ignore=ignore)
+    (tmp_path / "methods" / "toolkit" / "broken.py").write_text("1 / 0")
+    (tmp_path / "edits.py").write_text(EDITS)
+    with Place(tmp_path) as place:
+        place.environment["PYTHONPATH"] = str(tmp_path)
+        ended = place.run("--method edits --level 1%,5%", tmp_path / "edits.py")
+        assert ended.status == 0, ended.text
+        assert place.read("seen.txt").split() == ["False", "True"]
+        assert "EDITED" not in (root / "methods" / "toolkit" / "votes.py").read_text()
 
 
 def test_forks_of_one_process_have_random_numbers_of_their_own(tmp_path: Path) -> None:

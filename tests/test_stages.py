@@ -35,9 +35,9 @@ DEADLINE_SECONDS = 60.0  # only a broken test waits so long
 X = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 KEY = StageKey("counted", 1, "0123")
 # Where it is possible one process imports what takes long, and is forked.
-kind = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-new = multiprocessing.get_context(kind)
-new.set_forkserver_preload(["hypothesis", "pytest", "bench.running.context"])
+CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
+anew = multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
+anew.set_forkserver_preload(["hypothesis", "pytest", "bench.running.context"])
 
 
 @stage(version=1)
@@ -143,9 +143,9 @@ def kill(process: BaseProcess) -> None:
 
 def test_two_processes_compute_a_stage_once(cache: Path) -> None:
     cache.mkdir()
-    barrier, answers = new.Barrier(2), new.Queue()
+    barrier, answers = anew.Barrier(2), anew.Queue()
     arguments = (cache, barrier, answers)
-    processes = [new.Process(target=ask_at_once, args=arguments) for _ in range(2)]
+    processes = [anew.Process(target=ask_at_once, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     try:
@@ -204,7 +204,7 @@ def test_who_is_killed_leaves_no_stage(
 ) -> None:
     """Kill -9 while a stage computes, and while its files are written."""
     cache.mkdir()
-    process = new.Process(target=target, args=(cache,))
+    process = anew.Process(target=target, args=(cache,))
     process.start()
     try:
         wait_for(cache / sign, process)

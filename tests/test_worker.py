@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ from bench.running.stages import StageStore
 from bench.running.worker import Worker
 from methods import registry
 
+ROOT = Path(__file__).parent.parent
 FIND = """
 import sys
 from bench.core.errors import BenchError
@@ -30,6 +33,22 @@ try:
     print(worker.entry.name, *sorted(name for name in sys.modules if name.startswith("methods.")))
 except BenchError as error:
     print(error)
+"""
+
+LOAD = """
+import importlib, json, os, pkgutil, sys
+from methods import registry, toolkit
+for module in pkgutil.walk_packages(toolkit.__path__, "methods.toolkit."):
+    importlib.import_module(module.name)
+assert not registry.names()
+lost = []
+for module, names in json.loads(sys.argv[1]).items():
+    if os.fork() == 0:
+        problems = registry.load(module)
+        os._exit(bool(problems) or not {*names} <= {*registry.names()})
+    if os.wait()[1] != 0:
+        lost.append(module)
+print(lost)
 """
 
 
@@ -46,7 +65,7 @@ def found_by(job: Job) -> list[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={"PYTHONPATH": str(Path(__file__).parent.parent), warm.ANEW: "1"},
+        env={"PYTHONPATH": str(ROOT), warm.ANEW: "1"},
     )
     said = str(process.communicate()[0])
     assert process.returncode == 0, said
@@ -55,6 +74,19 @@ def found_by(job: Job) -> list[str]:
 
 def job_of(trial: Trial, folder: Path, module: str, *plugins: str) -> Job:
     return Job((trial,), "digits", str(folder), str(folder / "cache"), plugins, module=module)
+
+
+def test_the_file_of_each_method_alone_brings_it(entries: dict[str, registry.Entry]) -> None:
+    """In forks of a process that has imported none of them."""
+    own: dict[str, list[str]] = {}
+    for name in registry.names():
+        if module := registry.get(name).module:  # of this package
+            own.setdefault(module, []).append(name)
+    assert len(own) > 10
+    done = warm.run(
+        [sys.executable, "-P", "-c", LOAD, json.dumps(own)], ROOT, os.environ | {warm.ANEW: "1"}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
 @pytest.mark.parametrize("name", ["supervised-lr", "dcec", "ss-scan", "kmeans-percentile"])

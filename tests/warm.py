@@ -212,6 +212,8 @@ def forget_others() -> None:
     for name in list(sys.modules):
         if name.partition(".")[0] in OURS:
             del sys.modules[name]
+    finders = [x for x in sys.meta_path if type(x).__module__.partition(".")[0] not in OURS]
+    sys.meta_path[:] = finders
 
 
 def become(path: str, request: dict[str, Any], given: list[int], inherited: list[int]) -> None:

@@ -21,7 +21,7 @@ from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_see
 
 
 def seconds_between_checkpoints() -> float:
-    """How many seconds are between two checkpoints, as ``$BENCH_CHECKPOINT_SECONDS`` says it.
+    """The least seconds between two checkpoints, as ``$BENCH_CHECKPOINT_SECONDS`` says it.
 
     Raises
     ------
@@ -47,9 +47,9 @@ Emit = Callable[[dict[str, Any]], None]
 
 
 class FileCheckpoint:
-    """A loop's state in one file, written whole or not at all, at most every so many seconds.
+    """A loop's state in one file, written whole or not at all, at most every `every_s` seconds.
 
-    If it is not said how many, `seconds_between_checkpoints`.
+    None of these are `seconds_between_checkpoints`.
 
     The file also tells how many seconds the loop had taken; once loaded, `spent_before_s` has them.
     """

@@ -4,7 +4,8 @@ To import torch and scikit-learn takes a new process some three seconds, and man
 where several do so at once; a fork has them at once, for the processor and for CUDA alike.
 ``python -m bench.running.forkserver`` reads requests from the socket that is its standard input and
 ends when the other end of it is closed and its forks are over; ``ps`` shows the forks by its name.
-It has the suite and the toolkit too, as they stood when the run began. What may be a user's is
+It has the suite and the toolkit too; a fork that finds their files changed since imports them anew,
+so that each job is of one state of the code, which its record names. What may be a user's is
 imported by each fork for itself: a method's file may start threads or CUDA, or fail.
 
 Why not the server of `multiprocessing`: it ends, and with it every exit status that it owes, when
@@ -29,12 +30,14 @@ import traceback
 from collections.abc import Mapping
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 import psutil
 
 from bench.running.libraries import import_libraries
 
+WORKER = ("bench.running.child", "bench.running.worker")  # above this module
 REQUEST = b"f"
 N_DESCRIPTORS = 4  # a worker's standard input, output and error; where its life is told
 PR_SET_CHILD_SUBREAPER = 36  # of Linux's prctl
@@ -138,7 +141,7 @@ class ForkServer:
             self._ensure_started()
 
     def fork(self, log: Any, limit_s: float | None = None) -> Forked:
-        """A new worker, as soon as the libraries are imported.
+        """A new worker, as soon as all that it needs is imported.
 
         Parameters
         ----------
@@ -206,23 +209,53 @@ def main() -> None:
     """Fork until the other end is closed; in a fork, be a worker to its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, nobody could wait for a fork
     import_libraries()
-    _import_ours()
+    imported = import_ours()
     gc.freeze()  # a collection in a fork would copy all these pages
     _adopt()
     if _serve(socket.socket(fileno=os.dup(0))):
         _reseed()
+        if imported != _files_of_ours():
+            _forget_ours()
         from bench.running import child, worker
 
         child.leave(worker.main())
 
 
-def _import_ours() -> None:
-    """Import what each worker needs of this project, which takes it longer than a small fit."""
-    from bench.running import worker  # noqa: F401  # it is above this module, and needs the libraries
+def import_ours() -> dict[str, int]:
+    """Import what each worker needs of this project, which takes it longer than a small fit.
+
+    What cannot be imported is left to those who need it, and say so. Returns `_files_of_ours`.
+    """
     from methods import toolkit
 
-    for module in pkgutil.walk_packages(toolkit.__path__, f"{toolkit.__name__}."):
-        importlib.import_module(module.name)
+    modules = pkgutil.walk_packages(toolkit.__path__, f"{toolkit.__name__}.", onerror=_say_why)
+    for name in (*WORKER, *(module.name for module in modules)):
+        try:
+            importlib.import_module(name)
+        except Exception:
+            _say_why(name)
+    return _files_of_ours()
+
+
+def _say_why(name: str) -> None:
+    print(f"{name} cannot be imported:")
+    traceback.print_exc()
+
+
+def _files_of_ours() -> dict[str, int]:
+    """When the files of this project's imported modules were changed, in nanoseconds; 0: gone."""
+    files = [getattr(module, "__file__", None) for _, module in _modules_of_ours()]
+    stats = {file: Path(file) for file in files if file}
+    return {file: path.stat().st_mtime_ns if path.exists() else 0 for file, path in stats.items()}
+
+
+def _forget_ours() -> None:
+    for name, _ in _modules_of_ours():
+        del sys.modules[name]
+
+
+def _modules_of_ours() -> list[tuple[str, ModuleType]]:
+    return [x for x in sys.modules.items() if x[0].partition(".")[0] in ("bench", "methods")]
 
 
 def _serve(requests: socket.socket) -> bool:

@@ -82,8 +82,9 @@ class ClusterHead(nn.Linear):
     def lean_(self, features: torch.Tensor, y: torch.Tensor, weight: float) -> None:
         """Add to the weights what draws the images of a class to its cluster; after `start_`.
 
-        To the logits of an image it adds about `weight` times the cosines between its features and
-        the class means of the labelled, all taken from the mean of these means.
+        To the logits of an image it adds about `weight` times the cosines between its features,
+        taken from the mean of all images, and the labelled mean of each class, taken from the mean
+        of these means.
 
         Parameters
         ----------
