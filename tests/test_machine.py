@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -146,3 +148,22 @@ def test_cores_and_memory_are_those_of_the_container(monkeypatch, quota, cores):
     for limit, expected in ((GIB // 2, 0.5), (None, total / GIB), (2**63 - 1, total / GIB)):
         monkeypatch.setattr(cgroup, "memory", lambda limit=limit: limit)
         assert machine.memory_gib() == expected
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_the_commit_is_read_without_a_lock(tmp_path, monkeypatch):
+    """A worker may be killed meanwhile, and the user's next `git commit` would find the lock."""
+    file = tmp_path / "bench" / "core" / "machine.py"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    os.utime(file, (1, 1))  # git would look, find it unchanged, and note that in its index
+    index = tmp_path / ".git" / "index"
+    before = index.read_bytes()
+    monkeypatch.setattr(machine, "__file__", str(file))
+    found = machine.commit.__wrapped__()
+    assert len(found["commit"]) == 40
+    assert not found["dirty"]
+    assert index.read_bytes() == before

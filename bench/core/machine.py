@@ -177,9 +177,9 @@ def commit(folders: tuple[str, ...] = ("bench", "methods")) -> dict[str, Any]:
 
 
 def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
-    )
+    """What git says; it takes no lock, which a killed worker would leave in the checkout."""
+    command = ["git", "--no-optional-locks", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
