@@ -165,7 +165,7 @@ def test_a_fork_has_the_toolkit_as_it_is_when_the_job_starts(tmp_path: Path) -> 
     (tmp_path / "edits.py").write_text(EDITS)
     with Place(tmp_path) as place:
         place.environment["PYTHONPATH"] = str(tmp_path)
-        ended = place.run("--method edits --level 1%,5%", tmp_path / "edits.py")
+        ended = place.run("--method edits --level 1%,5% --jobs 1", tmp_path / "edits.py")
         assert ended.status == 0, ended.text
         assert place.read("seen.txt").split() == ["False", "True"]
         assert "EDITED" not in (root / "methods" / "toolkit" / "votes.py").read_text()

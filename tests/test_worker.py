@@ -36,10 +36,10 @@ except BenchError as error:
 """
 
 LOAD = """
-import importlib, json, os, pkgutil, sys
-from methods import registry, toolkit
-for module in pkgutil.walk_packages(toolkit.__path__, "methods.toolkit."):
-    importlib.import_module(module.name)
+import json, os, sys
+from bench.running.forkserver import import_ours
+from methods import registry
+import_ours()
 assert not registry.names()
 lost = []
 for module, names in json.loads(sys.argv[1]).items():
@@ -77,7 +77,7 @@ def job_of(trial: Trial, folder: Path, module: str, *plugins: str) -> Job:
 
 
 def test_the_file_of_each_method_alone_brings_it(entries: dict[str, registry.Entry]) -> None:
-    """In forks of a process that has imported none of them."""
+    """In forks of a process that has what the server of workers has: none of them."""
     own: dict[str, list[str]] = {}
     for name in registry.names():
         if module := registry.get(name).module:  # of this package

@@ -244,9 +244,13 @@ def _say_why(name: str) -> None:
 
 def _files_of_ours() -> dict[str, int]:
     """When the files of this project's imported modules were changed, in nanoseconds; 0: gone."""
-    files = [getattr(module, "__file__", None) for _, module in _modules_of_ours()]
-    stats = {file: Path(file) for file in files if file}
-    return {file: path.stat().st_mtime_ns if path.exists() else 0 for file, path in stats.items()}
+    changed = {}
+    for _, module in _modules_of_ours():
+        if file := getattr(module, "__file__", None):
+            changed[file] = 0
+            with contextlib.suppress(FileNotFoundError):  # an editor is writing it, say
+                changed[file] = os.stat(file).st_mtime_ns
+    return changed
 
 
 def _forget_ours() -> None:
