@@ -22,13 +22,17 @@ Execute = Callable[..., Outcome]
 
 
 class Rig:
-    """A runner whose jobs are carried out by `execute`, in this process."""
+    """A runner whose jobs are carried out by `execute`, in this process.
+
+    What a worker would say of the job that is carried out, a test says by `tell`.
+    """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cache = folder / "cache"
         self.store = Store(folder / "results")
         self.patch = monkeypatch
         self.logs: list[str] = []
+        self.tell: Callable[[dict[str, Any]], None]
 
     def task(
         self,
@@ -41,8 +45,9 @@ class Rig:
         return Task(Job(trials, "digits", results, cache, stage=stage), needs, seconds)
 
     def runner(self, tasks: list[Task], execute: Execute) -> Runner:
-        def carry_out(job: Job, log: str, *others: Any) -> Outcome:
+        def carry_out(job: Job, log: str, limit: float | None, tell: Any, *others: Any) -> Outcome:
             self.logs.append(log)
+            self.tell = tell
             return execute(job)
 
         self.patch.setattr(runner, "execute", carry_out)

@@ -15,6 +15,7 @@ from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.options import parse_timeout
 from bench.running import runner
+from bench.running.costs import OVERHEAD_SECONDS
 from bench.running.execution import Outcome
 from bench.running.job import Job
 from bench.running.runner import Limits
@@ -52,6 +53,27 @@ def test_what_would_not_end_is_not_started(
     assert begun == ["3%", "5%"]
     assert (summary.out_of_time, summary.stopped) == (True, False)
     assert set(rig.statuses()) == {"3%", "5%"}
+
+
+def test_what_takes_longer_than_expected_tells_of_what_is_left(
+    rig: Rig, make_trial: MakeTrial, killed: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty seconds became 136 with their process: two minutes are too few for sixty more."""
+    begun: list[str] = []
+
+    def execute(job: Job) -> Outcome:
+        begun.append(job.trials[0].level)
+        rig.tell({"event": "worked", "seconds": 136.0 - OVERHEAD_SECONDS})
+        return Outcome("failed", "for the test")
+
+    tasks = [rig.task(make_trial(level=k), seconds=v) for k, v in {"1%": 20.0, "3%": 60.0}.items()]
+    ran = rig.runner(tasks, execute)
+    left: list[float | None] = []
+    monkeypatch.setattr(ran.display, "whole", lambda over, seconds: left.append(seconds))
+    ran.limits = Limits(until=time.monotonic() + 120)
+    assert ran.run().out_of_time
+    assert begun == ["1%"]
+    assert left == [pytest.approx(60 * (60 + 136) / (60 + 20))]  # 147 s
 
 
 def test_what_keeps_checkpoints_is_started_and_stopped(

@@ -17,7 +17,7 @@ from bench.records.store import Store
 from bench.running import costs as costs_module
 from bench.running.api import describe
 from bench.running.context import request_key
-from bench.running.costs import OVERHEAD_SECONDS, Costs
+from bench.running.costs import OVERHEAD_SECONDS, Costs, Pace
 from bench.running.job import Job
 from bench.running.plan import Plan, Surroundings, is_stale, make_plan, without_stages
 from bench.running.stages import StageStore
@@ -86,7 +86,7 @@ def registered(entries: dict[str, registry.Entry]) -> None:
 def around(tmp_path: Path, cache: Path) -> Surroundings:
     results = tmp_path / "results"
     return Surroundings(
-        template=Job((), "toy", str(results), str(cache), threads=2, concurrency=1),
+        template=Job((), "toy", str(results), str(cache), threads=1, concurrency=2),
         n_fit=100,
         X_digest="0123",
         precision="fp32",
@@ -394,6 +394,70 @@ def test_what_a_gpu_took_is_no_estimate_for_a_processor(
     finish(trial, parts=costing(3.0) | {"environment": {"device": "cuda"}})
     assert Costs.load(around.store).job(job) is None
     assert Costs.load(around.store, "cuda").job(job) == 7.5
+    assert Costs.load(around.store, "cuda", threads=7).job(job) == 7.5  # no threads of a GPU
+
+
+def on(threads: int, precision: str) -> dict[str, Any]:
+    return {"environment": {"device": "cpu", "threads": threads, "precision": precision}}
+
+
+def test_seconds_of_two_threads_are_twice_those_of_one(
+    around: Surroundings, finish: Finish
+) -> None:
+    (trial,) = trials("alone", levels=["5%"])
+    job = replace(around.template, trials=(trial,))
+    finish(trial, parts=costing(3.5) | on(2, "fp32"))
+    assert Costs.load(around.store, threads=2).job(job) == 8.0
+    assert Costs.load(around.store, threads=1).job(job) == 12.0
+    assert Costs.load(around.store, threads=4).job(job) == 6.0
+
+
+def test_of_several_seeds_the_median_counts(around: Surroundings, finish: Finish) -> None:
+    seeds = trials("alone", levels=["5%"], seeds=4)
+    for trial, seconds in zip(seeds, (2.5, 99.5, 1.5), strict=False):
+        finish(trial, parts=costing(seconds))
+    assert Costs.load(around.store).job(replace(around.template, trials=(seeds[3],))) == 7.0
+
+
+def learned(around: Surroundings, precision: str) -> Costs:
+    """What the records alone tell, without the shipped table."""
+    costs = Costs(precision=precision)
+    costs.learn(around.store)
+    return costs
+
+
+def test_the_other_precision_counts_by_what_was_measured_in_both(
+    around: Surroundings, finish: Finish
+) -> None:
+    """9 and 3 s in fp32, 1 and 3 in bf16: three times as long; of the last bf16 alone is known."""
+    of_both = ((9, 1), (3, 3), (None, 2))
+    for trial, took in zip(trials("alone", levels=("1%", "5%", "20%")), of_both, strict=True):
+        for seed, (seconds, precision) in enumerate(zip(took, ("fp32", "bf16"), strict=True)):
+            if seconds:
+                finish(replace(trial, seed=seed), parts=costing(seconds - 0.5) | on(1, precision))
+    job = replace(around.template, trials=tuple(trials("alone", levels=["20%"])))
+    assert learned(around, "bf16").job(job) == 6.0
+    assert learned(around, "fp32").job(job) == 10.0
+
+
+def test_the_other_precision_counts_as_it_is_where_nothing_has_both(
+    around: Surroundings, finish: Finish
+) -> None:
+    (trial,) = trials("alone", levels=["5%"])
+    finish(trial, parts=costing(1.5) | on(1, "bf16"))
+    job = replace(around.template, trials=(trial,))
+    assert learned(around, "fp32").job(job) == 6.0
+
+
+def test_the_pace_of_what_ended() -> None:
+    pace = Pace()
+    assert pace(100) == 100
+    pace.learn(30, 80)  # and its process
+    assert pace(100) == pytest.approx(100 * (60 + 84) / (60 + 30))
+    before = pace(100)
+    pace.learn(None, 80)
+    pace.learn(30, 0)  # its fit was there already
+    assert pace(100) == before
 
 
 def test_the_shipped_table(
@@ -407,13 +471,15 @@ def test_the_shipped_table(
     monkeypatch.setattr(costs_module.resources, "files", lambda package: tmp_path)
     (trial,) = trials("sharing", levels=["5%"])
     job = replace(around.template, trials=(trial,))
-    machine = {"environment": {"processor": "a, b", "threads": 2, "device": "cpu"}}
-    finish(trial, parts=costing(3.0, 6.0) | machine)
+    machine = {"processor": "a", "threads": 1, "device": "cpu", "precision": "fp32"}
+    finish(trial, parts=costing(3.0, 6.0) | {"environment": machine})
     learned = Costs.load(around.store)
     costs_module._print_costs(str(around.store.results))
-    (tmp_path / "costs.csv").write_text(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert printed.startswith("# a in fp32\nkind,")
+    (tmp_path / "costs.csv").write_text(printed)
     shipped = Costs.load(None)
-    assert shipped.seconds == learned.seconds
+    assert shipped.work == learned.work
     assert shipped.job(job) == 7.5
     assert shipped.stage(trial, "features", {"size": 4}) == 10.0
     finish(trial, parts=costing(1.0))

@@ -11,7 +11,7 @@ from bench.core.trial import Trial, canonical_digest, fitted_as, method_of
 from bench.records.scoring import FAILURES
 from bench.records.store import Store, is_stale
 from bench.running.context import request_key
-from bench.running.costs import Costs, _print_costs
+from bench.running.costs import Costs
 from bench.running.job import Job
 from bench.running.stages import StageStore
 from methods import registry
@@ -115,7 +115,8 @@ def make_plan(trials: Iterable[Trial], around: Surroundings, rerun: str | None =
     """
     plan = Plan([], [], [], [])
     pending = [trial for trial in trials if _is_pending(trial, around.store, rerun, plan)]
-    costs = Costs.load(around.store, around.template.device)
+    job = around.template
+    costs = Costs.load(around.store, job.device, around.precision, job.threads)
     tasks = [_task(job, around, costs) for job in _jobs(pending, around.template)]
     tasks.sort(key=lambda task: _order(*task))
     placed: set[str] = set()
@@ -211,9 +212,3 @@ def _order(task: Task, requests: Requests) -> tuple[int, bool, float]:
     parts = [task.seconds, *(wanted.seconds for wanted in missing)]
     known = [seconds for seconds in parts if seconds is not None]
     return task.job.trials[0].seed, len(known) < len(parts), sum(known)
-
-
-if __name__ == "__main__":
-    import sys
-
-    _print_costs(sys.argv[1])

@@ -23,6 +23,7 @@ from bench.records.logs import log_path, shared_log_path
 from bench.records.scoring import Record
 from bench.records.store import Store
 from bench.running.cluster import Cluster, SchedulerLost
+from bench.running.costs import Pace
 from bench.running.execution import Outcome, execute, kill_all
 from bench.running.forkserver import ForkServer
 from bench.running.plan import Plan, Task
@@ -155,7 +156,8 @@ class Runner:
         self._lock = threading.Lock()
         self._server = server
         self._cluster = cluster
-        self._seconds_left = plan.seconds
+        self._seconds_left = plan.seconds  # as expected when it was planned
+        self._pace = Pace()
         self._refreshed = time.monotonic()
 
     def run(self) -> Summary:
@@ -232,7 +234,7 @@ class Runner:
 
     def _ends_in_time(self, task: Task) -> bool:
         """Whether it is not known to take longer than there is time."""
-        return (task.seconds or 0.0) <= self.limits.left_s
+        return self._pace(task.seconds or 0.0) <= self.limits.left_s
 
     def _submit(self, executor: Executor, task: Task) -> None:
         number, earlier = id(task), self._records_of(task)
@@ -261,6 +263,7 @@ class Runner:
         if event["event"] == "worked":
             with self._lock:
                 self.summary.work_seconds += event["seconds"]
+                self._pace.learn(task.seconds, event["seconds"])
         elif event["event"] != "record":
             self.display.event(number, task.title, event)
 
@@ -296,7 +299,7 @@ class Runner:
             self.summary.new.append(trial)
             self.display.line(result_line(trial.title, status, written.get("headline"), message))
         over = sum(self.summary.counts.values())
-        left = None if self.plan.unknown else self._seconds_left / self.limits.jobs
+        left = None if self.plan.unknown else self._pace(self._seconds_left) / self.limits.jobs
         self.display.whole(over, left)
         if time.monotonic() - self._refreshed > REFRESH_SECONDS:
             self.refresh()
