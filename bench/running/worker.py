@@ -12,7 +12,7 @@ import contextlib
 import copy
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,32 @@ from methods import registry
 from methods.method import Arrays, Method, StageRequest, said_of_changes
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What it took to ask a method for the images to label: its own seconds, and its stages."""
+
+    seconds: float = 0.0
+    stages: Sequence[Mapping[str, Any]] = ()
+
+
 @dataclass
 class Fit:
     """What one fit gave: arrays for the cache, facts for the record."""
 
     arrays: Arrays
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def after(self, asked: Asked) -> Fit:
+        """The same, which cost also what came before it: a kept fit may serve another asking."""
+        cost = self.facts["cost"]
+        known = {stage["key"] for stage in cost["stages"]}
+        used = [*(s for s in asked.stages if s["key"] not in known), *cost["stages"]]
+        own = {
+            "fit_seconds": cost["fit_seconds"] + asked.seconds,
+            "stage_seconds": sum(stage["seconds"] for stage in used),
+            "stages": used,
+        }
+        return Fit(self.arrays, self.facts | {"cost": cost | own})
 
 
 class Worker:
@@ -124,13 +144,13 @@ class Worker:
         if taken is not None:
             return taken, None
         try:
-            labelled = self._labelled(trial, n_labels)
+            labelled, asked = self._labelled(trial, n_labels)
             y = splits.reveal(self.y, labelled)
             if tags.needs_every_class and n_labels:
                 splits.require_every_class(y, self.data.n_classes)
             if not self.entry.tags.uses_labels:  # one fit serves all levels: it sees none of them
                 y = splits.reveal(self.y, np.array([], dtype=np.int64))
-            fit = self._fit(fitted_as(trial), y)
+            fit = self._fit(fitted_as(trial), y).after(asked)
             return self._success(trial, fit, labelled), self._view(trial, fit)
         except Exception as error:  # whatever a method raises becomes its record
             traceback.print_exc()
@@ -148,20 +168,25 @@ class Worker:
         record = Store(Path(self.job.results)).read_current(fitted)
         return None if record is None else scoring.taken_over(record, trial)
 
-    def _labelled(self, trial: Trial, n_labels: int) -> np.ndarray:
+    def _labelled(self, trial: Trial, n_labels: int) -> tuple[np.ndarray, Asked]:
         """The indices whose labels are revealed; under ``representative`` the method asks."""
         if trial.selection != "representative" or n_labels == 0:
             selection = "stratified" if n_labels == 0 else trial.selection
-            return splits.labelled_indices(self.y, n_labels, selection, trial.seed)
-        wanted = self._method().select(self.X, n_labels, context=self._context("select"))
-        return splits.check_selected(wanted, n_labels, len(self.y))
+            return splits.labelled_indices(self.y, n_labels, selection, trial.seed), Asked()
+        context = self._context("select-" + canonical_digest([trial.to_json(), n_labels])[:24])
+        start = time.perf_counter()
+        wanted = self._method().select(self.X, n_labels, context=context)
+        seconds = time.perf_counter() - start - context.stage_wall_s + context.spent_before_s
+        self.work_seconds += seconds
+        context.clear()
+        labelled = splits.check_selected(wanted, n_labels, len(self.y))
+        return labelled, Asked(seconds, context.stage_costs)
 
-    def _fit_key(self, trial: Trial) -> str:
-        """What a fit depends on; a method that ignores labels does not depend on the level.
+    def _fit_key(self, trial: Trial, y: np.ndarray) -> str:
+        """What a fit depends on: of the selection and the level, what they reveal.
 
         The versions of the stages that it used are compared when a kept fit is read.
         """
-        labels = (trial.selection, trial.level) if self.entry.tags.uses_labels else None
         parts = [
             stages.FORMAT,
             trial.method,
@@ -170,12 +195,15 @@ class Worker:
             trial.dataset_digest,
             trial.protocol,
             trial.seed,
+            self.precision,
+            self.job.device,
+            splits.digest(np.flatnonzero(y >= 0), len(y)),
         ]
-        return canonical_digest([*parts, self.precision, self.job.device, labels])[:24]
+        return canonical_digest(parts)[:24]
 
     def _fit(self, trial: Trial, y: np.ndarray) -> Fit:
         """The fit of this trial, computed once and kept in the cache."""
-        key = self._fit_key(trial)
+        key = self._fit_key(trial, y)
         store = ArrayStore(self.cache / "fits")
         with store.lock(key):
             if self.job.fresh and key not in self.fresh:
@@ -216,7 +244,6 @@ class Worker:
             "fit": key,
             "cost": {
                 "fit_seconds": fitted - start - context.stage_wall_s + context.spent_before_s,
-                "stage_seconds": sum(stage["seconds"] for stage in context.stage_costs),
                 "predict_seconds": predicted - fitted,
                 "stages": context.stage_costs,
                 "peak_memory_mib": max(
