@@ -43,12 +43,14 @@ class FixMatch(MatchingMethod, ClassifierMethod):
     Attributes
     ----------
     labels_ : ``(n,)`` int64, the most probable class, for labelled instances too.
-    probabilities_ : ``(n, n_clusters)`` float32.
+    probabilities_ : ``(n, n_clusters)`` float32, 0 for a class that had no label.
     head_ : the trained network.
 
     References
     ----------
-    Sohn et al., NeurIPS 2020; all but the length, the network and the views as there for CIFAR-10.
+    Sohn et al., NeurIPS 2020: B, μ, τ, the weight of the unlabelled and the last decay of the mean
+    as there for CIFAR-10. Length, network, views, optimiser, rate, its decay and the normalisation
+    of batches are ours: see `match`.
     """
 
     tags: ClassVar[Tags] = Tags(needs_labels=True, family="consistency", resumes=True)
@@ -82,6 +84,7 @@ class FixMatch(MatchingMethod, ClassifierMethod):
         images = image_tensor(X, context.device)
         lesson = Lesson(self.steps, [Pool(labelled, y[labelled], self.batch_size)])
         trained = match(network, images, [lesson], self._matching(), seed, context)
-        self.head_ = NetworkPredictor(trained, self.n_clusters, self._inference)
+        seen = np.unique(y[labelled])
+        self.head_ = NetworkPredictor(trained, seen, self.n_clusters, self._inference)
         self._label(X)
         return self

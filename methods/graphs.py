@@ -74,6 +74,8 @@ def poisson(
 ) -> np.ndarray:
     """The u ``(n, K)`` with L u = `sources` and sum over i of d_i u_i = 0.
 
+    Labels of one class alone make no source; that class then has 1 everywhere.
+
     Parameters
     ----------
     graph : W, connected.
@@ -82,6 +84,9 @@ def poisson(
     ----------
     Calder et al., ICML 2020, section 2.
     """
+    present = Y.any(0)
+    if present.sum() == 1:
+        return np.tile(present.astype(Y.dtype), (len(Y), 1))
     d = degrees(graph)
     u = solver((sparse.diags_array(d) - graph).tocsr(), sources(Y))
     return u - (d @ u) / d.sum()
@@ -169,8 +174,10 @@ class GraphMethod(NeighbourMethod):
 
     Attributes
     ----------
-    labels_ : ``(n,)`` int64, the class with the largest score, of labelled images too.
-    scores_ : ``(n, n_clusters)`` float64, the solution u.
+    labels_ : ``(n,)`` int64, the class with the largest score, of labelled images too: in Laplace
+        learning, whose solution is fixed there, always the given one.
+    scores_ : ``(n, n_clusters)`` float64, the solution u; of `PoissonMBO`, what its last decision
+        weighed.
     """
 
     tags: ClassVar[Tags] = Tags(needs_labels=True, family="graph")

@@ -226,7 +226,7 @@ class Method(ClusterMixin, BaseEstimator):
     - ``schedules``: the parameters that a shorter schedule changes, ``quick`` (minutes) and
       ``smoke`` (seconds, for tests).
     - ``predict(X)`` ``(m,)`` for new images, as ``tags.inductive`` says: scored on the test images.
-      On the fitted images it gives ``labels_``.
+      On the fitted images it gives ``labels_`` (of equal images one answer).
     - ``predict_proba(X)`` ``(m, n_clusters)``: soft assignments, rows sum to 1.
     - ``transform(X)`` ``(m, d)``: the embedding of images.
     - ``reconstruct(X)``: what an autoencoder makes of images, of their shape, pixels in [0, 1].
@@ -267,7 +267,7 @@ class Method(ClusterMixin, BaseEstimator):
     ) -> tuple[np.ndarray, np.ndarray, Context]:
         """Checked images and labels, and a context; what `predict` needs of both is remembered.
 
-        Labels are all -1 for a method that ignores them.
+        What an earlier fit has left is forgotten. Labels are all -1 for a method that ignores them.
 
         Raises
         ------
@@ -282,6 +282,8 @@ class Method(ClusterMixin, BaseEstimator):
                 f"{type(self).__name__} learns from labelled instances and y holds none (all -1): "
                 "label some, or choose a method that needs no labels"
             )
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
         context = context or Context()
         self.image_shape_ = X.shape[1:]
         self._inference = Context(context.device, context.precision)

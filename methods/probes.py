@@ -103,7 +103,7 @@ class SelfTraining(LinearProbe):
 
     Parameters
     ----------
-    threshold : probability from which on a prediction becomes a label.
+    threshold : probability above which a prediction becomes a label.
     n_rounds : most rounds.
     All others: see `LinearProbe`.
 

@@ -156,7 +156,8 @@ class KMeansPropagation(ClassifierMethod):
             return self._fit_unlabelled(X, context)
         found = self._cluster(X, len(labelled), context)
         clusters, distances, centres = found["labels"], found["distances"], found["centres"]
-        asked_for = np.array_equal(labelled, self._wanted(found, len(labelled)))
+        wanted = self._wanted(found, len(labelled))
+        asked_for = len(labelled) < len(X) and np.array_equal(labelled, wanted)
         vote = "nearest" if asked_for else self.vote
         self.cluster_labels_ = np.array(clusters)  # a copy: the stage's arrays are memory maps
         self.cluster_classes_ = cluster_classes(y, clusters, distances, len(centres), vote)

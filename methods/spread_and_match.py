@@ -74,12 +74,12 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     n_heads, head_epochs, head_batch_size, head_lr : clustering heads without labels, and how each
         is trained.
     entropy_weight : of their loss, see `scan_loss`.
-    All others: see `PoissonMBO`.
+    All others: see `PoissonMBO`; `features` are SimCLR's alone, whose network is trained on.
 
     Attributes
     ----------
     labels_ : ``(n,)`` int64, the network's most probable class, for labelled images too.
-    probabilities_ : ``(n, n_clusters)`` float32; with `relearn` 0 for a class that had no label.
+    probabilities_ : ``(n, n_clusters)`` float32; 0 for a class that had no label, if one had some.
     seeds_ : the indices of the seeds, int64.
     head_ : the trained network.
     """
@@ -150,7 +150,8 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
             # The graph may give some images to a class that had no label.
             taught = labelled | (few & np.isin(classes, y[labelled]))
             self._learn_last_layer_again(network, X[taught], classes[taught], context)
-        self.head_ = NetworkPredictor(network, self.n_clusters, self._inference)
+        seen = np.unique(y[labelled]) if labelled.any() else np.arange(self.n_clusters)
+        self.head_ = NetworkPredictor(network, seen, self.n_clusters, self._inference)
         self._label(X)
         return self
 

@@ -178,7 +178,7 @@ class LabelSpreading(NeighbourMethod):
 
         These are the `n_neighbors` fitted images with the nearest features, as in scikit-learn. An
         image at the very place of fitted ones takes the mean of these alone, so that a fitted image
-        keeps its own distribution.
+        keeps its own distribution, unless others equal it.
         """
         return self._distributions(X).astype(np.float32)
 

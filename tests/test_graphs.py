@@ -192,6 +192,14 @@ def test_fits_and_keeps_its_word(cls: type[Laplace]) -> None:
     np.testing.assert_array_equal(fitted.predict(X), fitted.labels_)
 
 
+@pytest.mark.parametrize("cls", [Laplace, Poisson, PoissonMBO])
+def test_labels_of_one_class_alone_name_all_images(cls: type[Laplace]) -> None:
+    """Poisson's sources would be zero, and so would be every score."""
+    X, y, _ = sample()
+    y = np.where(y == 3, 3, UNLABELLED)
+    assert (cls(random_state=0, features="pixels").fit(X, y).labels_ == 3).all()
+
+
 def test_simclr_graphs_share_the_search_with_scan() -> None:
     X, y, _ = sample()
     context = Recording()

@@ -142,6 +142,14 @@ def test_learns_from_few_labels() -> None:
     np.testing.assert_array_equal(fitted.predict(X), fitted.labels_)
 
 
+def test_fixmatch_gives_a_class_without_a_label_no_probability() -> None:
+    X, y, _ = sample()
+    y = np.where(y == 3, UNLABELLED, y)
+    fitted = FixMatch(random_state=0, **SMOKE).fit(X, y)
+    assert (fitted.probabilities_[:, 3] == 0).all()
+    np.testing.assert_allclose(fitted.probabilities_.sum(1), 1, rtol=1e-5)
+
+
 def test_a_killed_training_goes_on_as_if_it_had_not_been() -> None:
     X, y, _ = sample()
 
@@ -313,12 +321,13 @@ def test_the_last_layer_is_the_logistic_regression_of_what_is_known(few: bool) -
     assert np.abs(plain.probabilities_ - expected).max() > 0.05
 
 
-@pytest.mark.parametrize("few", [False, True])
-def test_a_class_without_a_label_gets_no_probability(few: bool) -> None:
+@pytest.mark.parametrize(("few", "relearn"), [(False, True), (True, True), (True, False)])
+def test_a_class_without_a_label_gets_no_probability(few: bool, relearn: bool) -> None:
     """Though with uniform priors the graph gives it its share of the images."""
     X, y, _ = sample()
     y = np.where(y == 3, UNLABELLED, y)
     ours = OURS | {"priors": "uniform", "seed_labels": len(y) if few else 1}
+    ours |= {"relearn": relearn}
     fitted = SpreadAndMatch(random_state=0, **ours).fit(X, y)
     assert (fitted.scores_.argmax(1) == 3).any()
     assert (fitted.probabilities_[:, 3] == 0).all()

@@ -180,6 +180,15 @@ def test_labels_of_the_representatives_become_their_cluster_s():
     assert method.fit(SMALL, y, CLUSTERS).cluster_classes_[[0, 2]].tolist() == [0, 0]
 
 
+def test_the_vote_counts_where_everything_is_labelled():
+    """All that there is was not asked for."""
+    y = np.zeros(10, int)
+    y[[3, 4, 9]] = [1, 2, 2]  # the representatives
+    for vote, expected in (("majority", [0, 0]), ("nearest", [1, 2])):
+        fitted = KMeansFull(n_clusters=3, vote=vote, random_state=0).fit(SMALL, y, CLUSTERS)
+        assert fitted.cluster_classes_[[0, 2]].tolist() == expected
+
+
 # The methods
 
 

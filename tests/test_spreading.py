@@ -385,3 +385,13 @@ def test_on_an_accelerator():
     method = fitted(y, context=Context(device="cuda"))
     assert np.array_equal(method.predict(X), method.labels_)
     assert np.array_equal(fitted(y, context=Context(device="cuda")).labels_, method.labels_)
+
+
+def test_a_second_fit_keeps_nothing_of_the_first() -> None:
+    method = fitted(reveal(40), features="pixels")
+    assert {"label_distributions_", "n_iter_"} <= {*vars(method)}
+    method.fit(X)
+    assert "cluster_centers_" in vars(method)
+    assert not {"label_distributions_", "n_iter_"} & {*vars(method)}
+    method.fit(X, reveal(40))
+    assert "cluster_centers_" not in vars(method)

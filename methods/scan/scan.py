@@ -105,7 +105,8 @@ class SCAN(Method):
     References
     ----------
     Van Gansbeke et al., SCAN, ECCV 2020. The frozen encoder: Salama, Semantic Image Clustering with
-    SCAN, keras.io, 2021.
+    SCAN, keras.io, 2021, whose head sees the features of images augmented anew; here those of the
+    images as they are, computed once.
     """
 
     tags: ClassVar[Tags] = Tags(uses_labels=False, family="scan", columns="clusters", resumes=True)

@@ -202,7 +202,7 @@ class NeighbourMethod(FeatureMethod):
         """The mean ``(m, K)`` of the fitted images' `scores` ``(n, K)`` over each image's nearest.
 
         An image at the very place of fitted ones takes the mean of these alone, so that a fitted
-        image keeps its own.
+        image keeps its own, unless others equal it.
         """
         indices, distances = nearest_rows(self.transform(X), self._rows, self.n_neighbors)
         size = float(np.sqrt(np.square(self._rows).sum(1).mean()))

@@ -33,9 +33,12 @@ def network_probabilities(
     classes : the class of each of the network's outputs.
     inference : device and precision.
     """
+    return all_columns(_logits(network, X, inference).softmax(1), classes, n_classes)
+
+
+def _logits(network: nn.Module, X: np.ndarray, inference: Context) -> torch.Tensor:
     images = image_tensor(check_images(X), inference.device)
-    logits = in_batches(network, images, inference, PREDICT_BATCH).cpu()
-    return all_columns(logits.softmax(1), classes, n_classes)
+    return in_batches(network, images, inference, PREDICT_BATCH).cpu()
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,17 @@ class NetworkPredictor:
     Parameters
     ----------
     network : in evaluation mode, images ``(n, c, h, w)`` in [0, 1] to logits.
+    classes : which of its outputs count; the others were never taught.
     n_classes : number of its outputs.
     inference : device and precision.
     """
 
     network: nn.Module
+    classes: np.ndarray
     n_classes: int
     inference: Context
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Probabilities ``(n, n_classes)`` float32 of uint8 images."""
-        classes = np.arange(self.n_classes)
-        return network_probabilities(self.network, X, classes, self.n_classes, self.inference)
+        logits = _logits(self.network, X, self.inference)[:, self.classes]
+        return all_columns(logits.softmax(1), self.classes, self.n_classes)
