@@ -16,8 +16,12 @@ from pathlib import Path
 ENTRY_POINT_GROUP = "bench.methods"
 NOT_PLUGINS = {"method", "names", "plugins", "registry", "testing", "toolkit"}
 
-
 LONGEST_NAME = 200  # bytes; file systems take 255, and a variant adds ten
+
+
+def is_plugin(name: str) -> bool:
+    """Whether a module or folder of this package holds methods; the test of one holds none."""
+    return name not in NOT_PLUGINS and not name.startswith("test_")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def _own_files() -> Iterator[Path]:
     """The files of this package that `registry.discover` imports, those of folders included."""
     package = Path(__file__).parent
     for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).parts[0].removesuffix(".py") not in NOT_PLUGINS:
+        if is_plugin(path.relative_to(package).parts[0].removesuffix(".py")):
             yield path
 
 

@@ -31,8 +31,8 @@ from methods import plugins as plugin_files
 from methods.method import Method, StageRequest, Tags, stage_version
 from methods.names import (
     ENTRY_POINT_GROUP,
-    NOT_PLUGINS,
     did_you_mean,
+    is_plugin,
     said_of_bad_name,
     said_of_unknown,
 )
@@ -58,7 +58,7 @@ class Entry:
     def module(self) -> str:
         """What `load` imports for it, where that is a plugin in this package; else empty."""
         package, name, *_ = [*self.cls.__module__.split("."), ""]
-        return f"methods.{name}" if package == "methods" and name not in NOT_PLUGINS else ""
+        return f"methods.{name}" if package == "methods" and is_plugin(name) else ""
 
     @property
     def summary(self) -> str:
@@ -163,7 +163,7 @@ def discover(plugins: Iterable[str | Path] = ()) -> list[Problem]:
     problems = []
     package = importlib.import_module("methods")
     for info in pkgutil.iter_modules(package.__path__):
-        if info.name not in NOT_PLUGINS:
+        if is_plugin(info.name):
             problems += load(f"methods.{info.name}")
     for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         dist = point.dist.name if point.dist else "unknown distribution"
