@@ -177,7 +177,7 @@ def parse_changes(texts: list[str]) -> dict[str, dict[str, Any]]:
     """
     changes: dict[str, dict[str, Any]] = {}
     for text in texts:
-        match = re.fullmatch(r"([^.=\s]+)\.(\w+)=(.*)", text)
+        match = re.fullmatch(r"([^=\s]+)\.(\w+)=(.*)", text)
         if not match:
             raise BenchError(f"--set is {text!r}; expected METHOD.PARAM=VALUE, e.g. dcec.lam=0.1")
         method, name, value = match.groups()

@@ -151,19 +151,24 @@ def test_a_failing_state_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["loop.pt"]
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), RuntimeError("unexpected pos")])
 def test_a_disk_that_fails_leaves_the_old_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
 ) -> None:
+    """And the loop goes on; torch's writer raises an error of its own."""
     point = FileCheckpoint(tmp_path / "loop.pt", every_s=0)
     point.save(lambda: {"step": 1})
 
-    def full(*paths: Any) -> None:
-        raise OSError(28, "No space left on device")
+    def full(*anything: Any) -> None:
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(context.os, "replace", full)
-        with pytest.raises(OSError, match="No space left"):
-            point.save(lambda: {"step": 2})
+        patch.setattr(torch, "save", full)
+        point.save(lambda: {"step": 2})
+    assert f"loop.pt cannot be written: {error}" in capsys.readouterr().out
     assert point.load() == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["loop.pt"]
 

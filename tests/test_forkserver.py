@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from bench.data.datasets import load
 from bench.records.store import read_record
 from bench.running import api, execution, forkserver
 from bench.running.execution import Outcome, execute
-from bench.running.forkserver import ForkServer
+from bench.running.forkserver import Forked, ForkServer
 from bench.running.job import Job
 from bench.running.libraries import LIBRARIES
 from bench.running.plan import Plan
@@ -480,18 +481,42 @@ def test_where_there_is_no_room_for_a_fork_the_others_go_on(
     assert process.num_fds() < 8, "descriptors were kept"
 
 
+def test_what_a_server_takes_to_import_is_no_part_of_a_trial_s_time(
+    run_one: Callable[..., Outcome], server: ForkServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cold disk would make a trial of a tenth of a second one that took too long."""
+    fork, watch, limits = server.fork, execution._watch, []
+
+    def late(*given: Any) -> Forked:
+        time.sleep(0.2)
+        return fork(*given)
+
+    def watched(process: Any, limit_s: float, *others: Any) -> Any:
+        limits.append(limit_s)
+        return watch(process, limit_s, *others)
+
+    monkeypatch.setattr(server, "fork", late)
+    monkeypatch.setattr(execution, "_watch", watched)
+    assert run_one(server, "raises", 60.0).status == "failed"
+    assert limits == [60.0]
+
+
 @pytest.mark.usefixtures("cold")
 def test_a_limit_and_an_end_come_through_while_the_libraries_are_imported(
     run_one: Callable[..., Outcome],
     new_server: NewServer,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slow = tmp_path / "slow"
     slow.mkdir()
     (slow / "torch.py").write_text(f"import time; time.sleep({TEN_MINUTES})")
     path = execution._environment(1)["PYTHONPATH"]
     server = new_server(PYTHONPATH=os.pathsep.join([path, str(slow)]))
-    assert run_one(server, "parent", 1.0) == Outcome("timeout", "stopped after the limit of 1 s")
+    with monkeypatch.context() as patched:
+        patched.setattr(execution, "STARTING_S", 1.0)
+        said = "no process of it had begun after 1 s"
+        assert run_one(server, "parent", TEN_MINUTES) == Outcome("crashed", said)
 
     def attempt() -> Outcome:
         with pytest.raises(OSError, match="the process that forks workers failed"):

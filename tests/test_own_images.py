@@ -168,6 +168,30 @@ def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert load(str(place), log=said.append).digest != first.digest
 
 
+def test_two_folders_whose_files_have_the_same_names_sizes_and_times(tmp_path: Path) -> None:
+    """As archives with fixed times, or `cp -p`, make them; and a file that keeps its time."""
+    places = [tmp_path / name / "pets" for name in ("first", "second")]
+    for place in places:
+        for name in ("cat", "dog"):
+            (place / name).mkdir(parents=True)
+            pixels = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / name / "0.bmp")
+            os.utime(place / name / "0.bmp", (0, 0))
+    first, second = (load(str(place)).digest for place in places)
+    assert first != second
+    Image.new("L", (8, 8), 9).save(places[0] / "dog" / "0.bmp")
+    os.utime(places[0] / "dog" / "0.bmp", (0, 0))
+    assert load(str(places[0])).digest not in (first, second)
+
+
+def test_a_held_out_end_that_is_a_class_of_its_own_is_refused(tmp_path: Path) -> None:
+    """A folder of images is sorted by class: the last twelfth may be all that there is of one."""
+    names = [f"{i:02}" for i in range(13)]
+    place = images(tmp_path / "many", " ".join(f"train/{n} test/{n}" for n in names), n=1)
+    with pytest.raises(BenchError, match=r"inductive-55k leaves no image to fit of 12 \(12\)"):
+        bench.run("kmeans", "20", dataset=str(place), protocol="inductive-55k")
+
+
 def test_train_and_test_are_the_parts(tmp_path: Path) -> None:
     images(tmp_path, "train/a train/b val/a test/a test/b", 2)
     data = load(str(tmp_path))

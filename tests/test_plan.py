@@ -300,6 +300,36 @@ def test_a_stage_may_depend_on_the_number_of_labels(around: Surroundings) -> Non
     assert [bool(task.needs) for task in plan.tasks] == [False, False, False, True]
 
 
+def test_a_record_of_other_parameters_is_replaced_and_said(
+    around: Surroundings, finish: Finish
+) -> None:
+    """As a default has changed since."""
+    (trial,) = trials("sharing", levels=["5%"])
+    finish(replace(trial, params=trial.params | {"size": 9}))
+    plan = make_plan([trial], around)
+    assert (plan.trials, plan.replaced) == ([trial], [trial])
+    assert "1 have a record of other parameters or images, which is replaced" in describe(
+        plan, around
+    )
+
+
+def test_a_plugin_whose_stages_fail_is_planned_without(around: Surroundings) -> None:
+    """For some numbers of labels alone: `check_usable` tries two. Its fit may still go well."""
+
+    class Odd(Sharing):
+        def stages(self, n_labels: int) -> list[StageRequest]:
+            return super().stages(n_labels // (n_labels - 5))
+
+    registry.register("odd")(Odd)
+    plan = make_plan(trials("odd", "alone", levels=["5%", "10%"]), around)
+    assert sorted(outline(plan)) == ["alone 10%", "alone 5%", "features", "odd 10%", "odd 5%"]
+    (note,) = plan.notes
+    assert note.startswith(
+        "odd · 5% · seed 0 is planned without stages: stages(5) raises ZeroDivisionError: "
+    )
+    assert note in describe(plan, around)
+
+
 # --- What comes first, and what it costs ---------------------------------------------------------
 
 

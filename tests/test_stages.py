@@ -296,6 +296,44 @@ def test_writing_again_replaces_the_folder(tmp_path: Path) -> None:
     assert store.read("fit") is None
 
 
+def test_what_is_being_deleted_is_gone_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is killed while files go one by one leaves nothing that counts as whole."""
+    store = ArrayStore(tmp_path)
+    store.write("fit", {"a": X}, {})
+    monkeypatch.setattr(stages.shutil, "rmtree", lambda *a, **k: None)
+    store.remove("fit")
+    assert not store.has("fit")
+    assert store.read("fit") is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "facts.json").unlink(),
+        lambda folder: (folder / "facts.json").write_text(""),
+        lambda folder: (folder / "facts.json").write_text("[]"),
+        lambda folder: (folder / "a.npy").unlink(),
+        lambda folder: (folder / "a.npy").write_bytes(b"x"),
+    ],
+)
+def test_a_damaged_folder_is_made_anew(
+    cache: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
+) -> None:
+    def compute() -> tuple[Arrays, dict[str, Any]]:
+        return {"a": X, "b": X + 1}, {"seconds": 1.0}
+
+    kept = StageStore(cache)
+    kept.get(KEY, compute)
+    damage(cache / KEY.text)
+    assert not kept.has(KEY)
+    assert f"{cache / KEY.text} is damaged (" in capsys.readouterr().out
+    again = kept.get(KEY, compute)
+    assert (sorted(again.arrays), again.facts) == (["a", "b"], {"seconds": 1.0})
+    assert kept.has(KEY)
+
+
 @settings(max_examples=50)
 @given(
     array=hnp.arrays(

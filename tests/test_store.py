@@ -68,6 +68,21 @@ def test_there_is_no_record_of_another_trial(
     assert place.read(make_trial()) is not None
 
 
+@pytest.mark.parametrize("to", ["0 (copy).json", "7.json", "../../../copies/5%/0.json"])
+def test_a_copy_of_a_record_is_no_further_seed(
+    tmp_path: Path, make_record: MakeRecord, to: str
+) -> None:
+    place = Store(tmp_path)
+    path = place.write(make_record())
+    copy = path.parent / "x" / ".." / to if to[0] != "." else path.parents[2] / "copies/5%/0.json"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy = copy.resolve()
+    copy.write_bytes(path.read_bytes())
+    with pytest.raises(BenchError) as refused:
+        load_results(tmp_path)
+    assert str(refused.value) == f"{copy} belongs to {path}; move it there or delete it"
+
+
 def test_records_come_ordered_and_views_are_none(tmp_path: Path, make_record: MakeRecord) -> None:
     place = Store(tmp_path)
     assert list(place) == []

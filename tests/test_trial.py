@@ -244,6 +244,15 @@ def test_what_changes_nothing_is_the_method_itself() -> None:
     assert same.path == plain.path
 
 
+def test_an_equal_number_of_another_type_changes_nothing() -> None:
+    """Else it would be another trial at the same place, and replace the record there."""
+    plain = grid(levels=("5%",)).trials()[0]
+    same = grid(levels=("5%",), changes={"tiny": {"epochs": 3.0}}).trials()[0]
+    assert same == plain
+    assert type(same.params["epochs"]) is int
+    assert same.identity == plain.identity
+
+
 def test_what_a_name_fixes_is_no_variant() -> None:
     strict = grid(STRICT, levels=("5%",)).trials()[0]
     assert strict.params["lam"] == 0.9

@@ -250,6 +250,26 @@ def test_two_results_under_one_identity_are_a_conflict(
     assert (again.kept, again.conflicts) == (1, [])
 
 
+def test_a_record_of_other_parameters_is_a_conflict(
+    tmp_path: Path, theirs: Store, make_true_record: MakeRecord
+) -> None:
+    """At the same place, of an older default say: it is not dropped without a word."""
+    ours = Store(tmp_path / "ours")
+    ours.write(make_true_record(params={"n_clusters": 9}))
+    merged = merge(ours.results, theirs.results)
+    assert (merged.adopted, merged.kept) == (0, 1)
+    assert merged.conflicts == ["tiny · 5% · seed 0: of other parameters or images there"]
+
+
+def test_nothing_is_merged_where_a_folder_has_no_records(tmp_path: Path, theirs: Store) -> None:
+    (tmp_path / "empty").mkdir()
+    words = ["merge", str(theirs.results), str(tmp_path / "empty")]
+    done = CliRunner().invoke(app, [*words, "--results", str(tmp_path / "ours")])
+    assert isinstance(done.exception, BenchError)
+    assert str(done.exception).startswith(f"there are no records in {tmp_path / 'empty'};")
+    assert not (tmp_path / "ours").exists()
+
+
 def test_the_command_says_so_and_ends_with_1(tmp_path: Path, theirs: Store) -> None:
     bad = spoiled(theirs, DAMAGES["history is an object"])
     done = CliRunner().invoke(

@@ -181,7 +181,10 @@ def print_ran(summary: Summary, results: Path, out: Console, err: Console, board
     from bench.records.store import Store
 
     if any(Store(results).paths()):  # none when it was stopped before its first record
-        print_boards(leaderboard(results), boards, summary)
+        try:
+            print_boards(leaderboard(results), boards, summary)
+        except BenchError as error:  # records of old and new parameters, say: these are kept
+            summary.unwritten = summary.unwritten or str(error)
         if not summary.unwritten:
             say(out, f"written: {results / 'leaderboard.csv'}")
     print_summary(summary, out, err)

@@ -88,7 +88,9 @@ def leaderboard(
         from bench.records.advice import sentences
         from bench.records.store import load_results
 
-        answers = "\n".join(f"- {one}" for one in sentences(few, load_results(results)))
+        whole = not (methods or levels)  # nothing is best of what was picked
+        found = sentences(few, load_results(results)) if whole else []
+        answers = "\n".join(f"- {one}" for one in found)
         parts = [answers, *map(board.markdown, board.boards(few))]
         tell("\n\n".join(filter(None, parts)))
     else:
@@ -257,6 +259,8 @@ def merge(
     from bench.records import store
 
     good = True
+    for folder in folders:
+        store.check_records(folder)
     for folder in folders:
         merged = store.merge(results, folder)
         tell(f"{folder}: {merged.adopted} adopted, {merged.kept} of ours kept")

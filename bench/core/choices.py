@@ -114,7 +114,7 @@ def check_parameter(what: str, value: object) -> None:
     BenchError : it is a set, bytes, infinite, no valid text or nested too deep, say.
     """
     try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True).encode()
     except (TypeError, ValueError, RecursionError):
         raise BenchError(
             f"{what} is {ascii(value)[:80]}; expected a value that a record can hold: finite "

@@ -232,6 +232,36 @@ def reveal(y: npt.ArrayLike, indices: npt.ArrayLike) -> IntArray:
     return revealed
 
 
+def require_fitted(
+    y: npt.ArrayLike, part: Partition, protocol: str, *, class_names: Sequence[str] | None = None
+) -> None:
+    """Check that every class has an image that is fitted.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        The classes of all instances of the dataset.
+    part : Partition
+        What `protocol` makes of them.
+    class_names : sequence of str, optional
+        Names for the message.
+
+    Raises
+    ------
+    BenchError
+        If a class has none. The message names these classes and says what to do.
+    """
+    y = _true_labels(y)
+    missing = np.setdiff1d(y, y[part.fit]).tolist()
+    if missing:
+        names = [f"{c} ({class_names[c]})" if class_names else str(c) for c in missing]
+        raise BenchError(
+            f"Protocol {protocol} leaves no image to fit of {', '.join(names)}: the end of the "
+            "training part is held out, and its images seem to be sorted by class. Shuffle them, "
+            "or use protocol inductive."
+        )
+
+
 def require_every_class(
     y_revealed: npt.ArrayLike, n_classes: int, *, class_names: Sequence[str] | None = None
 ) -> None:

@@ -191,6 +191,7 @@ class Grid:
             raise BenchError(f"{entry.name}.random_state is the trial's seed; give --seeds instead")
         params = entry.parameters(self.schedule, **{"n_clusters": self.n_classes, **changes})
         variant = {name: params[name] for name in changes if params[name] != plain[name]}
+        params = plain | variant  # 1 and 1.0 are equal, and yet two identities
         params.pop("random_state", None)
         return Trial(
             dataset=self.dataset,

@@ -108,12 +108,17 @@ def _held(files: _Files) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of the names, sizes and times of all files that `read` looks at."""
+    """SHA-256 of the place, names, sizes and times of all files that `read` looks at.
+
+    What an archive or ``cp -p`` has written may have the time of another file; when the file itself
+    was changed, and which one it is, the system says.
+    """
     files = _find(folder)
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(str(folder.resolve())).encode())
     for path in (*files.paths, *files.left_out):
         status = path.stat(follow_symlinks=path.exists())
-        seen = (str(path.relative_to(folder)), status.st_size, status.st_mtime_ns)
+        times = status.st_mtime_ns, status.st_ctime_ns
+        seen = (str(path.relative_to(folder)), status.st_size, status.st_ino, *times)
         digest.update(repr(seen).encode())
     return digest.hexdigest()
 

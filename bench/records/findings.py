@@ -153,7 +153,7 @@ def _find(figure: Figure, store: Store, known: Mapping[str, Data]) -> Finding:
         values=tuple(_value(record, setting) for record in good),
         n_failed=len(failed),
         n_stale=sum(is_stale(record) for record in good),
-        precision="/".join(sorted({record["environment"]["precision"] for record in good})),
+        precision="/".join(sorted({str(r["environment"].get("precision", "?")) for r in good})),
         reason="" if good else _why_not(records),
     )
 

@@ -109,7 +109,7 @@ class Store:
         WriteError : the file cannot be written. BenchError : a link would lead elsewhere.
         """
         path = self.projection_path(trial)
-        self._check_below(path)
+        self.check_below(path)
         with said_if_unwritable(path):
             write_text(path, dump_views(projection))
         return path
@@ -133,7 +133,7 @@ class Store:
         trial = Trial.from_json(record["trial"])
         path = self.path(trial)
         beside = {self.views_path(trial): views, self.projection_path(trial): projection}
-        self._check_below(path)
+        self.check_below(path)
         with said_if_unwritable(path):
             for other in beside:
                 other.unlink(missing_ok=True)
@@ -144,18 +144,35 @@ class Store:
         return path
 
     def __iter__(self) -> Iterator[Record]:
-        """Every record, ordered by path."""
-        return map(read_record, self.paths())
+        """Every record, ordered by path.
+
+        Raises
+        ------
+        BenchError : a file is no record, or the copy of one: it would count as a further seed.
+        """
+        return map(self._read_at, self.paths())
+
+    def _read_at(self, path: Path) -> Record:
+        """The record of a path, which is where its trial belongs."""
+        record = read_record(path)
+        belongs = self.path(Trial.from_json(record["trial"]))
+        if path != belongs:
+            raise BenchError(f"{path} belongs to {belongs}; move it there or delete it")
+        return record
 
     def paths(self) -> list[Path]:
         """Where records lie, ordered."""
         found = sorted(self.root.glob("*/*/*/*/*.json"))
         return [path for path in found if not path.name.endswith(BESIDE)]
 
-    def _check_below(self, path: Path) -> None:
+    def check_below(self, path: Path) -> None:
         """Refuse to write anywhere but below the folder of the records.
 
         Names have been checked (`check_name`); a link in the folder could still lead elsewhere.
+
+        Raises
+        ------
+        BenchError : one does.
         """
         parents = path.relative_to(self.root).parents
         links = [one for one in (self.root / parent for parent in parents) if one.is_symlink()]
@@ -268,10 +285,11 @@ def _check_parts(record: Record) -> None:
     """Refuse a record that lacks what its status promises, or holds what no command can show."""
     if bad := unstorable(record):
         raise BenchError(f"half of a surrogate pair at {bad}; expected text of UTF-8")
-    expected = OF_OK if record["status"] == "ok" else ()
+    status = record["status"]
+    expected = OF_OK if status == "ok" else ("error",)
     missing = [name for name in expected if name not in record]
     if missing:
-        raise BenchError(f"its status is ok and it has no {', '.join(missing)}")
+        raise BenchError(f"its status is {status} and it has no {', '.join(missing)}")
     if record.get("same_as") == record["trial"]["method"]:
         raise BenchError(f"its same_as is {record['same_as']!r}, its own method; expected another")
     subsets = record.get("subsets", {})
@@ -397,7 +415,7 @@ class Merged:
     Attributes
     ----------
     adopted, kept : how many of theirs were taken over, and of ours stayed.
-    conflicts : both ended ``ok`` under one identity, with different tables; ours stayed.
+    conflicts : both ended ``ok``, with different tables or of different identities; ours stayed.
     refused : files that are no records, or claim what their tables do not say.
     """
 
@@ -405,6 +423,21 @@ class Merged:
     kept: int = 0
     conflicts: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+
+
+def check_records(folder: Path) -> list[Path]:
+    """Where the records of a results folder lie.
+
+    Raises
+    ------
+    BenchError : there is no such folder, or there are none in it.
+    """
+    paths = Store(folder).paths() if folder.is_dir() else []
+    if not paths:
+        raise BenchError(
+            f"there are no records in {folder}; expected a results folder of bench run"
+        )
+    return paths
 
 
 def merge(results: Path, other: Path) -> Merged:
@@ -418,9 +451,7 @@ def merge(results: Path, other: Path) -> Merged:
     ------
     BenchError : no such folder, or no records in it; a record of ours that cannot be read.
     """
-    paths = Store(other).paths() if other.is_dir() else []
-    if not paths:
-        raise BenchError(f"there are no records in {other}; expected a results folder of bench run")
+    paths = check_records(other)
     merged = Merged()
     for path in paths:
         try:
@@ -450,8 +481,11 @@ def _take_over(record: Record, beside: Beside, store: Store, merged: Merged) -> 
     merged.kept += 1
     if ours == record and beside[1] is not None and not store.projection_path(trial).exists():
         store.write_projection(trial, beside[1])
-    both = ours["status"] == record["status"] == "ok" and ours["identity"] == record["identity"]
-    if both and ours["subsets"] != record["subsets"]:
+    if not ours["status"] == record["status"] == "ok":
+        return
+    if ours["identity"] != record["identity"]:
+        merged.conflicts.append(f"{trial.title}: of other parameters or images there")
+    elif ours["subsets"] != record["subsets"]:
         merged.conflicts.append(f"{trial.title}: {_headline(ours)} here, {_headline(record)} there")
 
 

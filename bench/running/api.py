@@ -21,7 +21,7 @@ from bench.core.choices import (
     results_folder,
     seed_list,
 )
-from bench.core.errors import BenchError, WriteError
+from bench.core.errors import BenchError
 from bench.core.files import check_writable
 from bench.core.levels import said_of_count, suitable_levels
 from bench.core.texts import printable
@@ -166,6 +166,8 @@ def run(
         plan, around = _plan(wish, _template(wish, folder, means, rerun), rerun, means, console)
         if not dry_run and plan.tasks:
             check_writable(folder)
+            for trial in plan.trials:
+                around.store.check_below(around.store.path(trial))
         if means.server is not None and not plan.tasks:
             means.server.close()
         summary = Summary({})
@@ -253,6 +255,7 @@ def _plan(
     _say(console, f"loading {wish.dataset} …")
     data = datasets.load(wish.dataset, log=lambda text: _say(console, text))
     part = splits.partition(wish.protocol, len(data.y), data.n_train)
+    splits.require_fitted(data.y, part, wish.protocol, class_names=data.class_names)
     around = Surroundings(
         template=template,
         n_fit=part.n_fit,
@@ -386,6 +389,11 @@ def describe(plan: Plan, around: Surroundings) -> str:
         left = [trial for trial in trials if trial not in plan.trials]
         if left:
             lines.append(f"{len(left)} {why} and are left as they are ({option} runs them again)")
+    if plan.replaced:
+        lines.append(
+            f"{len(plan.replaced)} have a record of other parameters or images, which is replaced"
+        )
+    lines += plan.notes
     for shared in plan.shared.values():
         there = ", there already" if shared.there else ""
         which = _which(shared, plan)
@@ -457,8 +465,8 @@ def _carry_out(
     if any(around.store):
         try:
             refresh()
-        except WriteError as error:  # the records are there: the board can still be shown
-            summary.unwritten = str(error)
+        except BenchError as error:  # the records are there, whether or not they have a board
+            summary.unwritten = summary.unwritten or str(error)
     summary.not_run = len(plan.trials) - sum(summary.counts.values())
     summary.failed_before = len([t for t in plan.failed_before if t not in plan.trials])
     return summary

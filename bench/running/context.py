@@ -76,14 +76,21 @@ class FileCheckpoint:
         return state
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Write ``state()`` if the last one is older than `every_s` seconds."""
+        """Write ``state()`` if the last one is older than `every_s` seconds.
+
+        What finds no room is said in the log, and tried again as late: the loop goes on.
+        """
         if time.monotonic() - self._last < self.every_s:
             return
         import torch
 
         seconds = self.spent_before_s + time.monotonic() - self._began
-        with written_whole(self.path) as file:
-            torch.save({"state": state(), "seconds": seconds}, file)
+        kept = {"state": state(), "seconds": seconds}
+        try:
+            with written_whole(self.path) as file:
+                torch.save(kept, file)
+        except (OSError, RuntimeError) as error:  # torch says of a full disk what it likes
+            print(f"checkpoint {self.path} cannot be written: {error}")
         self._last = time.monotonic()
 
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 # ignore it.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 Process = subprocess.Popen[str] | Forked
+STARTING_S = 600.0  # longest wait for a server's imports: a cold disk, a network's
 _running: set[Process] = set()
 
 
@@ -56,17 +56,16 @@ def execute(
 ) -> Outcome:
     """Run `job` to its end, or kill it after `timeout_s` seconds or at more than `memory` bytes.
 
-    Its process is a fork of `server`; without one it is a new process.
+    Its process is a fork of `server`; without one it is a new process. What a server takes to
+    import libraries before it forks is no part of that time; after `STARTING_S` it is given up.
     """
     kills = _oom_kills()
-    began = time.monotonic()
     with _log_file(Path(log)) as log_file:
         try:
-            process = _spawn(job, log_file, server, timeout_s)
+            process = _spawn(job, log_file, server)
         except TimeoutError:
-            return _expired(timeout_s)
-    left = None if timeout_s is None else max(0.0, began + timeout_s - time.monotonic())
-    events, expired, breach = _watch(process, left, memory, on_event)
+            return Outcome("crashed", f"no process of it had begun after {STARTING_S:g} s")
+    events, expired, breach = _watch(process, timeout_s, memory, on_event)
     code = process.wait()
     written = tuple(event["path"] for event in events if event["event"] == "record")
     errors = [event for event in events if event["event"] == "error"]
@@ -165,13 +164,13 @@ def kill_all() -> None:
         kill(process)
 
 
-def _spawn(job: Job, log_file: Any, server: ForkServer | None, timeout_s: float | None) -> Process:
+def _spawn(job: Job, log_file: Any, server: ForkServer | None) -> Process:
     """Start a worker and hand it the job; its standard input stays open as a sign of life."""
     process: Process
     if server is None:
         process = start("bench.running.worker", job.threads, log_file)
     else:
-        process = server.fork(log_file, timeout_s)
+        process = server.fork(log_file, STARTING_S)
     assert process.stdin is not None
     try:
         process.stdin.write(job.dumps() + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from bench.running.costs import Costs
 from bench.running.job import Job
 from bench.running.stages import StageStore
 from methods import registry
-from methods.method import stage_resumes
+from methods.method import StageRequest, stage_resumes
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,19 @@ class Shared:
 
 @dataclass
 class Plan:
-    """Tasks in the order they should start, and what was found before them."""
+    """Tasks in the order they should start, and what was found before them.
+
+    `replaced` are trials that will run though there is a record at their place: of other
+    parameters, an older default say, or other images. `notes` are sentences for whoever runs it.
+    """
 
     tasks: list[Task]
     done: list[Trial]
     stale: list[Trial]
     failed_before: list[Trial]
     shared: dict[str, Shared] = field(default_factory=dict)
+    replaced: list[Trial] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def trials(self) -> list[Trial]:
@@ -117,7 +124,7 @@ def make_plan(trials: Iterable[Trial], around: Surroundings, rerun: str | None =
     pending = [trial for trial in trials if _is_pending(trial, around.store, rerun, plan)]
     job = around.template
     costs = Costs.load(around.store, job.device, around.precision, job.threads)
-    tasks = [_task(job, around, costs) for job in _jobs(pending, around.template)]
+    tasks = [_task(job, around, costs, plan.notes) for job in _jobs(pending, around.template)]
     tasks.sort(key=lambda task: _order(*task))
     placed: set[str] = set()
     for task, requests in tasks:
@@ -145,6 +152,8 @@ def _is_pending(trial: Trial, store: Store, rerun: str | None, plan: Plan) -> bo
     """Whether `trial` has to run; notes in `plan` what was found of it."""
     record = store.read(trial)
     if record is None:
+        if store.path(trial).exists():
+            plan.replaced.append(trial)
         return True
     if record["status"] in FAILURES:
         plan.failed_before.append(trial)
@@ -186,7 +195,7 @@ class Wanted:
 Requests = dict[str, Wanted]
 
 
-def _task(job: Job, around: Surroundings, costs: Costs) -> tuple[Task, Requests]:
+def _task(job: Job, around: Surroundings, costs: Costs, notes: list[str]) -> tuple[Task, Requests]:
     """A job with the stages that it will ask for (key, the job that computes it, its cost)."""
     requests: Requests = {}
     for trial in job.trials:
@@ -194,7 +203,8 @@ def _task(job: Job, around: Surroundings, costs: Costs) -> tuple[Task, Requests]
         taken = fitted.method != trial.method and not job.fresh
         if taken and around.store.read_current(fitted) is not None:
             continue  # that record becomes this trial's own
-        for request in method_of(fitted).stages(Level.parse(trial.level).n_labels(around.n_fit)):
+        n_labels = Level.parse(trial.level).n_labels(around.n_fit)
+        for request in _stages_of(fitted, n_labels, notes):
             key = request_key(request, around.X_digest, trial.seed, around.precision)
             if key.text not in requests:
                 requests[key.text] = Wanted(
@@ -204,6 +214,16 @@ def _task(job: Job, around: Surroundings, costs: Costs) -> tuple[Task, Requests]
                 )
             requests[key.text].n_trials += 1
     return Task(job, seconds=costs.job(job)), requests
+
+
+def _stages_of(fitted: Trial, n_labels: int, notes: list[str]) -> Iterable[StageRequest]:
+    """What the method says that it will ask for; where it fails nothing, and a note."""
+    try:
+        return list(method_of(fitted).stages(n_labels))
+    except Exception as error:  # a plugin's own: its fit may still go well
+        said = registry.in_a_line(error, inspect.getfile(type(method_of(fitted))))
+        notes.append(f"{fitted.title} is planned without stages: stages({n_labels}) raises {said}")
+        return []
 
 
 def _order(task: Task, requests: Requests) -> tuple[int, bool, float]:

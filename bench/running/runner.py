@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core import machine
-from bench.core.errors import BenchError, WriteError
+from bench.core.errors import BenchError
 from bench.core.trial import Trial, fitted_as
 from bench.records import scoring
 from bench.records.logs import log_path, shared_log_path
@@ -271,7 +271,7 @@ class Runner:
         """Note what a job left behind, or stop as Ctrl-C does, where a full disk takes no more."""
         try:
             self._note(task, outcome, earlier)
-        except WriteError as error:
+        except BenchError as error:  # no room, say, or a link instead of a folder
             self.summary.unwritten = str(error)
             self._stop.set()
 

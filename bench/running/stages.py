@@ -90,8 +90,12 @@ def are_current(stages: Iterable[Mapping[str, Any]]) -> bool:
 
 def array_digest(X: np.ndarray) -> str:
     """SHA-256 of an array's type, shape and bytes."""
-    header = f"{X.dtype.str}{X.shape}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(X).tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{X.dtype.str}{X.shape}".encode())
+    digest.update(np.ascontiguousarray(X).data)
+    return digest.hexdigest()
+
+
+ARRAYS = "arrays"  # names of a folder's arrays, in facts.json
 
 
 class ArrayStore:
@@ -109,11 +113,25 @@ class ArrayStore:
         return FileLock(path)
 
     def read(self, name: str) -> tuple[Arrays, dict[str, Any]] | None:
-        """The arrays (memory-mapped) and facts of folder `name`, or None if it is not there."""
+        """The arrays (memory-mapped) and facts of folder `name`, or None if it is not there.
+
+        Nor is one that cannot be read, or has lost an array: that is said in the log.
+        """
         folder = self.root / name
         if not folder.is_dir():
             return None
-        return self.arrays(name), json.loads((folder / "facts.json").read_text())
+        try:
+            facts = json.loads((folder / "facts.json").read_text())
+            arrays = self.arrays(name)
+            missing = {*facts.pop(ARRAYS, arrays)} - {*arrays}
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            said = str(error)
+        else:
+            if not missing:
+                return arrays, facts
+            said = f"without {', '.join(sorted(missing))}"
+        print(f"{folder} is damaged ({said}); it is made anew")
+        return None
 
     def arrays(self, name: str) -> Arrays:
         """The arrays of folder `name`, memory-mapped."""
@@ -143,9 +161,8 @@ class ArrayStore:
                     raise StageError(f"array {key!r} of {name} needs a name that a file can have")
                 with written_whole(draft / f"{key}.npy") as file:
                     np.save(file, values, allow_pickle=False)
-            write_text(draft / "facts.json", json.dumps(facts))
-            if final.exists():
-                shutil.rmtree(final)
+            write_text(draft / "facts.json", json.dumps(facts | {ARRAYS: sorted(arrays)}))
+            self.remove(name)
             os.replace(draft, final)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -155,8 +172,12 @@ class ArrayStore:
         return (self.root / name).is_dir()
 
     def remove(self, name: str) -> None:
-        """Delete folder `name`, if it is there."""
-        shutil.rmtree(self.root / name, ignore_errors=True)
+        """Delete folder `name`, if it is there: whole at once, whenever this process is killed."""
+        folder = self.root / name
+        if folder.exists():
+            gone = tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)
+            os.replace(folder, gone)  # an empty folder can be replaced
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 class StageStore:
