@@ -36,7 +36,7 @@ def test_readme_begins_with_what_the_records_answer(table: pd.DataFrame) -> None
     """As `bench leaderboard --markdown --results results` prints it."""
     readme = (ROOT / "README.md").read_text()
     written = readme.partition("<!-- answers -->\n")[2].partition("\n<!-- end -->")[0]
-    answers = advice.sentences(table, load_results(RESULTS))
+    answers = advice.sentences(table, load_results(RESULTS), table)
     assert len(answers) == len(advice.BUDGETS)
     assert written == "\n".join(f"- {one}" for one in answers)
 

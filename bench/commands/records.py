@@ -88,8 +88,8 @@ def leaderboard(
         from bench.records.advice import sentences
         from bench.records.store import load_results
 
-        whole = not (methods or levels)  # nothing is best of what was picked
-        found = sentences(few, load_results(results)) if whole else []
+        # nothing is the best of methods that were picked
+        found = [] if methods else sentences(few, load_results(results), table)
         answers = "\n".join(f"- {one}" for one in found)
         parts = [answers, *map(board.markdown, board.boards(few))]
         tell("\n\n".join(filter(None, parts)))

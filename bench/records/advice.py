@@ -106,7 +106,13 @@ def main_board(table: pd.DataFrame) -> Key | None:
     return min(sizes)[-1]
 
 
-def answer(table: pd.DataFrame, trials: pd.DataFrame, board: Sequence[str], asked: int) -> Answer:
+def answer(
+    table: pd.DataFrame,
+    trials: pd.DataFrame,
+    board: Sequence[str],
+    asked: int,
+    whole: pd.DataFrame | None = None,
+) -> Answer:
     """What to use with `asked` labels on a board.
 
     Parameters
@@ -114,6 +120,7 @@ def answer(table: pd.DataFrame, trials: pd.DataFrame, board: Sequence[str], aske
     table : what `bench.records.leaderboard.aggregate` made of `trials`.
     trials : the rows of `load_results`.
     board : dataset, protocol, selection and schedule, as `main_board` gives them.
+    whole : the leaderboard that `table` is some levels of; None where that is all of it.
 
     Raises
     ------
@@ -129,7 +136,8 @@ def answer(table: pd.DataFrame, trials: pd.DataFrame, board: Sequence[str], aske
     n_labels, level, rows = paid[-1]
     at = is_board(trials, board) & (trials["level"].astype(str) == level)
     ok = trials[at & (trials["status"] == "ok")]
-    return Answer(asked, level, n_labels, entries_of(rows, ok, ranges_of(table, board)))
+    ranges = ranges_of(table if whole is None else whole, board)
+    return Answer(asked, level, n_labels, entries_of(rows, ok, ranges))
 
 
 def answers(
@@ -137,13 +145,14 @@ def answers(
     trials: pd.DataFrame,
     board: Sequence[str],
     budgets: Iterable[int] = BUDGETS,
+    whole: pd.DataFrame | None = None,
 ) -> list[Answer]:
     """An answer for each budget, but for those that no level answers or the same as one before."""
     fewest = min((n for n, _, _ in levels_of(table, board)), default=math.inf)
     found: dict[int, Answer] = {}
     for asked in sorted(budgets):
         if asked >= fewest:
-            one = answer(table, trials, board, asked)
+            one = answer(table, trials, board, asked, whole)
             found.setdefault(one.n_labels, one)
     return list(found.values())
 
@@ -184,10 +193,14 @@ def _choices(device: str, priced: Sequence[Choice], seconds: float | None) -> Ch
     )
 
 
-def sentences(table: pd.DataFrame, trials: pd.DataFrame) -> list[str]:
-    """What to use with each of `BUDGETS`, on the main board; empty without any headline."""
+def sentences(table: pd.DataFrame, trials: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
+    """What to use with each of `BUDGETS`, on the main board; empty without any headline.
+
+    `table` has some levels of the leaderboard `whole`, or all.
+    """
     board = main_board(table)
-    return [] if board is None else [sentence(one) for one in answers(table, trials, board)]
+    found = [] if board is None else answers(table, trials, board, whole=whole)
+    return [sentence(one) for one in found]
 
 
 def sentence(answer: Answer) -> str:
