@@ -61,7 +61,7 @@ def assert_went_on(place: Place, loop: str) -> None:
 
 
 def test_kill_9_in_a_stage_and_in_a_fit(tmp_path: Path) -> None:
-    words = "--method blind,slow --level 1%,5%"
+    words = "--method blind,slow --level 1%,5% --jobs 1"
     with Place(tmp_path / "calm") as calm, Place(tmp_path / "killed") as place:
         with calm.start(words, "simple", "slow") as undisturbed:
             kill_in(place, words, "stage")

@@ -256,6 +256,34 @@ MakeTrial = Callable[..., Trial]
 MakeRecord = Callable[..., dict[str, Any]]
 
 
+@pytest.mark.parametrize(("takes_s", "made"), [(0.0, 5), (0.3, 1)])
+def test_a_board_that_takes_long_is_made_less_often(
+    rig: Rig,
+    make_trial: Callable[..., Trial],
+    monkeypatch: pytest.MonkeyPatch,
+    takes_s: float,
+    made: int,
+) -> None:
+    """At most a twentieth of the time: after .3 s six pass, and five jobs take a second each."""
+    now, begun = [100.0], []
+    monkeypatch.setattr(runner, "REFRESH_SECONDS", 0.5)
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+
+    def execute(job: Job) -> Outcome:
+        now[0] += 1.0
+        return Outcome("failed", "for the test")
+
+    def refresh() -> None:
+        begun.append(now[0])
+        now[0] += takes_s
+
+    tasks = [rig.task(make_trial(level=level)) for level in ("1%", "3%", "5%", "10%", "20%")]
+    ran = rig.runner(tasks, execute)
+    ran.refresh = refresh
+    ran.run()
+    assert len(begun) == made
+
+
 @pytest.mark.parametrize("status", ["timeout", "crashed", "out-of-memory"])
 @pytest.mark.parametrize("before", [None, 0.25], ids=["first run", "run again"])
 def test_a_record_written_before_the_kill_is_kept(

@@ -118,15 +118,21 @@ def labels_needed(n_labels: npt.ArrayLike, accuracy: npt.ArrayLike, target: floa
     >>> labels_needed([10, 1000], [0.5, 0.7], 0.8)
     inf
     """
-    x, y = np.asarray(n_labels, dtype=float), np.asarray(accuracy, dtype=float)
-    above = np.flatnonzero(y >= target)
-    if not len(above):
-        return math.inf
-    i = int(above[0])
-    if i == 0:
-        return float(x[0])
-    share = (target - y[i - 1]) / (y[i] - y[i - 1])
-    return float(x[i - 1] * (x[i] / x[i - 1]) ** share)
+    curve, targets = np.asarray(accuracy, dtype=float), np.array([target], dtype=float)
+    return float(_first_crossings(np.asarray(n_labels, dtype=float), curve[None], targets)[0])
+
+
+def _first_crossings(x: np.ndarray, curves: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """`labels_needed` ``(m,)`` of curves ``(m, levels)`` over labels ``x``, each has a target."""
+    if not curves.shape[1]:
+        return np.full(len(curves), math.inf)
+    above = curves >= targets[:, None]
+    rows, i = np.arange(len(curves)), above.argmax(1)
+    before = np.maximum(i - 1, 0)
+    low, high = curves[rows, before], curves[rows, i]
+    inside = above.any(1) & (i > 0)
+    share = np.divide(targets - low, high - low, out=np.zeros(len(curves)), where=inside)
+    return np.where(above.any(1), x[before] * (x[i] / x[before]) ** share, math.inf)
 
 
 def labels_needed_interval(
@@ -147,9 +153,8 @@ def labels_needed_interval(
     if len(curves) < INTERVAL_FROM:
         return NAN, NAN
     drawn = _resamples(len(curves))
-    means, aims = curves[drawn].mean(1), targets[drawn].mean(1)
-    found = [labels_needed(n_labels, mean, aim) for mean, aim in zip(means, aims, strict=True)]
-    return _percentiles(np.array(found))
+    x = np.asarray(n_labels, dtype=float)
+    return _percentiles(_first_crossings(x, curves[drawn].mean(1), targets[drawn].mean(1)))
 
 
 def area(n_labels: npt.ArrayLike, accuracy: npt.ArrayLike) -> float:

@@ -31,7 +31,8 @@ from bench.running.progress import Display, result_line
 from bench.running.stages import StageStore
 from methods import registry
 
-REFRESH_SECONDS = 20.0
+REFRESH_SECONDS = 20.0  # between two refreshes of the leaderboard, at least
+REFRESH_SHARE = 0.05  # of the time they may take: a board of a thousand records takes seconds
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ class Runner:
         self._cluster = cluster
         self._seconds_left = plan.seconds  # as expected when it was planned
         self._pace = Pace()
-        self._refreshed = time.monotonic()
+        self._refresh_at = time.monotonic() + REFRESH_SECONDS
 
     def run(self) -> Summary:
         """Run everything; Ctrl-C (or a termination signal) kills the workers and returns."""
@@ -301,9 +302,10 @@ class Runner:
         over = sum(self.summary.counts.values())
         left = None if self.plan.unknown else self._pace(self._seconds_left) / self.limits.jobs
         self.display.whole(over, left)
-        if time.monotonic() - self._refreshed > REFRESH_SECONDS:
+        if (began := time.monotonic()) > self._refresh_at:
             self.refresh()
-            self._refreshed = time.monotonic()
+            ended = time.monotonic()
+            self._refresh_at = ended + max(REFRESH_SECONDS, (ended - began) / REFRESH_SHARE)
 
     def _read(self, trial: Trial) -> tuple[Record | None, str]:
         """The record that a worker has written; None, and why, where it cannot be read."""
