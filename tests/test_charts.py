@@ -28,9 +28,11 @@ from charts_for_tests import (
     series,
     texts,
 )
+from matplotlib.figure import Figure
 
-from bench.show import charts, costs, heatmaps, histories, style, verdicts
+from bench.show import charts, costs, heatmaps, histories, lines, style, verdicts
 from bench.show.costs import Point
+from bench.show.lines import Series
 from methods.method import Method, Tags
 from methods.registry import Entry
 
@@ -81,14 +83,26 @@ def test_a_line_that_ends_early_says_where() -> None:
     assert {"method-00 .460", "method-01 .430 (1 %)"} <= set(shown)
 
 
-def test_intervals_are_bands(made: dict[str, str]) -> None:
-    value = heights(made["to scale"])
-    bars = [x for x in series(made["to scale"], NAMES[0], "path") if x.get("d", "").count("L") == 1]
+def test_intervals_are_bands() -> None:
+    text = drawings(NAMES[:4])["to scale"]()
+    value = heights(text)
+    bars = [x for x in series(text, NAMES[0], "path") if x.get("d", "").count("L") == 1]
     ends = [sorted(value(float(y)) for y in re.findall(r" ([\d.]+)", x.get("d", ""))) for x in bars]
     wanted = [[0.3 + 0.04 * j - 0.03, 0.3 + 0.04 * j + 0.03] for j in range(5)]
     np.testing.assert_allclose(ends, wanted, atol=3e-3)
-    assert any("opacity:0.1" in rule for rule in rules(made["to scale"]).values()), "a band"
-    assert len(series(made["to scale"], NAMES[1], "path")) == 2, "a line and what leads to its name"
+    assert any("opacity:0.1" in rule for rule in rules(text).values()), "a band"
+    assert len(series(text, NAMES[1], "path")) == 2, "a line and what leads to its name"
+
+
+@pytest.mark.parametrize(("n", "with_intervals"), [(lines.MANY, lines.MANY), (lines.MANY + 1, 1)])
+def test_of_many_lines_the_strong_ones_have_intervals(n: int, with_intervals: int) -> None:
+    """More bands than that would be a fog."""
+    x, low, high = np.arange(3.0), np.full(3, 0.1), np.full(3, 0.9)
+    look = style.styles(["a"])["a"]
+    axes = Figure().add_subplot()
+    lines.draw(axes, [Series(str(i), "", x, low, low, high, look, i == 0) for i in range(n)])
+    assert len(axes.lines) == n
+    assert len(axes.collections) == 2 * with_intervals  # a band and bars
 
 
 def test_published_curves_are_dashed_beside_ours(made: dict[str, str]) -> None:

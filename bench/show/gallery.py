@@ -14,7 +14,7 @@ from bench.records.findings import Finding
 from bench.records.published import Figure as PublishedFigure
 from bench.records.scoring import Record
 from bench.records.views import Images, View
-from bench.show import charts, costs, figures, heatmaps, histories, labels, verdicts
+from bench.show import charts, costs, figures, heatmaps, histories, labels, lines, verdicts
 from bench.show.charts import spaced
 from bench.show.confusion import Table, headline_subset, name_of
 from bench.show.picture import Picture, drawn, slug
@@ -22,7 +22,7 @@ from bench.show.sections import Section, headline_images
 from bench.show.style import Style
 
 Look = Mapping[str, Style]
-INTERVALS = "Bands and bars are 95 % intervals over seeds, where there are several."
+UNRANKED = "Variants, which are not ranked, are left out."
 
 
 def of_board(
@@ -61,7 +61,7 @@ def main_figure(key: Sequence[str], sections: Sequence[Section], look: Look) -> 
         "Headline against the number of labels",
         _said(here[0]),
         f"The headline (on {what}) against the number of labels, to scale. Without labels it is "
-        f"ACC. {INTERVALS} Variants, which are not ranked, are left out.",
+        f"ACC. {_intervals(good)} {UNRANKED}",
         lambda about: charts.supervision_to_scale(good, order, look, what, about),
     )
 
@@ -89,7 +89,7 @@ def curve(name: str, anchor: str, rows: pd.DataFrame, look: Look) -> Picture | N
         f"{name} against the number of labels",
         f"{name}: {scores}.",
         f"The headline (on {what}) against the number of labels, beside the best method that is "
-        f"supervised alone. {INTERVALS}",
+        f"supervised alone. {_intervals(shown)}",
         lambda about: charts.supervision_to_scale(shown, order, look, what, about),
     )
 
@@ -99,6 +99,9 @@ def _curves(section: Section, look: Look) -> list[Picture]:
     good, order = section.good, section.order
     if good["level"].nunique() < 2:
         return []
+    ranked = good[good["rank"].notna()]
+    shown = ranked if ranked["level"].nunique() > 1 else good
+    unranked = f" {UNRANKED}" if len(shown) < len(good) else ""
     what = headline_images(section.key[1])
     curves = published_curves(section.key, ("acc", "accuracy"))
     sources = " Dashed: what the sources publish." if curves else ""
@@ -108,8 +111,8 @@ def _curves(section: Section, look: Look) -> list[Picture]:
             f"Headline against supervision, {section.board.title}",
             _said(section),
             f"The headline (on {what}) against supervision; level 0 stands apart, its headline is "
-            f"ACC. {INTERVALS}{sources}",
-            lambda about: charts.supervision(good, order, look, what, about, curves),
+            f"ACC. {_intervals(shown)}{unranked}{sources}",
+            lambda about: charts.supervision(shown, order, look, what, about, curves),
         )
     ]
     if good["gain_mean"].notna().any():
@@ -119,11 +122,17 @@ def _curves(section: Section, look: Look) -> list[Picture]:
                 f"Gain over supervised methods, {section.board.title}",
                 _said(section, "gain_mean", "gain", "+"),
                 "What each method gains over the best supervised method with the same labels, "
-                f"paired by seed. {INTERVALS}",
+                f"paired by seed. {_intervals(good)}",
                 lambda about: charts.gains(good, order, look, about),
             )
         )
     return found
+
+
+def _intervals(rows: pd.DataFrame) -> str:
+    """What is said of the intervals of a figure with a line for each name."""
+    whose = "" if rows["name"].nunique() <= lines.MANY else " of the best of each family (thick)"
+    return f"Bands and bars are 95 % intervals over seeds{whose}, where there are several."
 
 
 def _said(section: Section, column: str = "headline_mean", what: str = "", sign: str = "") -> str:
@@ -180,7 +189,7 @@ def _replication(
         f"{source} beside our records",
         f"Published ACC: {said}. Ours stands in the table of published figures.",
         f"ACC and NMI on all images, labelled ones included: as {source} has them (dashed), and as "
-        f"our records do. {INTERVALS}",
+        f"our records do. {_intervals(rows)}",
         lambda about: charts.replication(rows, order, look, about, theirs),
     )
 

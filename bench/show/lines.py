@@ -40,7 +40,7 @@ class Series:
     x, y, low, high : ``(n,)``, ordered by x; NaN in y breaks the line, in low and high there is no
         interval.
     style : how it looks.
-    strong : drawn thick.
+    strong : drawn thick, where there are many.
     """
 
     name: str
@@ -84,12 +84,16 @@ def plot(figure: Figure, room: float, start: float = 0, wide: float | None = Non
 
 
 def draw(axes: Axes, series: Sequence[Series]) -> None:
-    """The lines with their intervals over seeds: bands, and bars where neighbours have none."""
+    """The lines with their intervals over seeds: bands, and bars where neighbours have none.
+
+    Of many lines the strong ones alone have theirs: more bands than these are a fog.
+    """
+    many = len(series) > MANY
     for one in series:
-        width = (THICK if one.strong else THIN) if len(series) > MANY else MEDIUM
+        width = (THICK if one.strong else THIN) if many else MEDIUM
         group = svg.series(one.name)
         several = ~np.isnan(one.low) & ~np.isnan(one.high)
-        if several.any():
+        if several.any() and (one.strong or not many):
             paint: dict[str, Any] = {"color": one.style.colour, "gid": group}
             axes.fill_between(one.x, one.low, one.high, alpha=0.1, linewidth=0, **paint)
             axes.vlines(one.x[several], one.low[several], one.high[several], linewidth=1, **paint)
