@@ -91,7 +91,7 @@ def are_current(stages: Iterable[Mapping[str, Any]]) -> bool:
 def array_digest(X: np.ndarray) -> str:
     """SHA-256 of an array's type, shape and bytes."""
     digest = hashlib.sha256(f"{X.dtype.str}{X.shape}".encode())
-    digest.update(np.ascontiguousarray(X).reshape(-1).view(np.uint8))  # not a copy
+    digest.update(np.ascontiguousarray(X).reshape(-1).view(np.uint8).data)  # no copy
     return digest.hexdigest()
 
 
