@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,11 +254,10 @@ def require_fitted(
     y = _true_labels(y)
     missing = np.setdiff1d(y, y[part.fit]).tolist()
     if missing:
-        names = [f"{c} ({class_names[c]})" if class_names else str(c) for c in missing]
         raise BenchError(
-            f"Protocol {protocol} leaves no image to fit of {', '.join(names)}: the end of the "
-            "training part is held out, and its images seem to be sorted by class. Shuffle them, "
-            "or use protocol inductive."
+            f"Protocol {protocol} leaves no image to fit of {_named(missing, class_names)}: the "
+            "end of the training part is held out, and its images seem to be sorted by class. "
+            "Shuffle them, or use protocol inductive."
         )
 
 
@@ -283,11 +282,16 @@ def require_every_class(
     """
     missing = np.setdiff1d(np.arange(n_classes), _integers("y_revealed", y_revealed)).tolist()
     if missing:
-        names = [f"{c} ({class_names[c]})" if class_names else str(c) for c in missing]
         raise BenchError(
-            f"No label is revealed for {len(missing)} of {n_classes} classes: {', '.join(names)}. "
+            f"No label is revealed for {len(missing)} of {n_classes} classes: "
+            f"{_named(missing, class_names)}. "
             "Every class needs one: use selection stratified or a higher level."
         )
+
+
+def _named(classes: Iterable[int], class_names: Sequence[str] | None) -> str:
+    """Classes for a sentence: ``3 (Dress), 5``."""
+    return ", ".join(f"{c} ({class_names[c]})" if class_names else str(c) for c in classes)
 
 
 def digest(indices: npt.ArrayLike, n: int) -> str:
