@@ -115,15 +115,15 @@ def _curves(section: Section, look: Look) -> list[Picture]:
             lambda about: charts.supervision(shown, order, look, what, about, curves),
         )
     ]
-    if good["gain_mean"].notna().any():
+    if shown["gain_mean"].notna().any():
         found.append(
             drawn(
                 f"gain-{section.anchor}",
                 f"Gain over supervised methods, {section.board.title}",
                 _said(section, "gain_mean", "gain", "+"),
                 "What each method gains over the best supervised method with the same labels, "
-                f"paired by seed. {_intervals(good)}",
-                lambda about: charts.gains(good, order, look, about),
+                f"paired by seed. {_intervals(shown)}{unranked}",
+                lambda about: charts.gains(shown, order, look, about),
             )
         )
     return found
