@@ -43,7 +43,7 @@ from methods.scan.losses import scan_loss
 from methods.scan.network import ClusterHead
 from methods.scan.phases import Training, train_phase
 from methods.toolkit.draws import Draws, generator
-from methods.toolkit.fast.cuda_graphs import UNTRIED
+from methods.toolkit.fast.cuda_graphs import UNTIMED
 from methods.toolkit.graph import SHARED_NEIGHBOURS
 from methods.toolkit.heads.logistic import new_probe
 from methods.toolkit.heads.outputs import PREDICT_BATCH, NetworkPredictor
@@ -234,7 +234,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
 
         training = Training(self.head_epochs, self.head_batch_size, self.head_lr)
         name = f"head-{number}"
-        train_phase(name, head, loss, len(z), self.n_clusters, training, seed, context, UNTRIED)
+        train_phase(name, head, loss, len(z), self.n_clusters, training, seed, context, UNTIMED)
         return head
 
     def _check_parameters(self, n: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import warm
 from hypothesis import settings
 from rig import Rig
@@ -45,6 +46,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("BENCH_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def fixed_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU cuDNN adds up gradients in the same order every time, which it need not."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
 discovered = functools.cache(registry.discover)

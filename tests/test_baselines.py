@@ -267,6 +267,7 @@ def test_parameters_out_of_range(cls, wrong):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@pytest.mark.usefixtures("fixed_sums")
 @each_method
 def test_on_an_accelerator(cls):
     y = reveal(200)

@@ -380,6 +380,7 @@ def test_it_is_a_scikit_learn_estimator():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@pytest.mark.usefixtures("fixed_sums")
 def test_on_an_accelerator():
     y = reveal(200)
     method = fitted(y, context=Context(device="cuda"))

@@ -49,7 +49,7 @@ from methods.scan.phases import (
 )
 from methods.toolkit.augment import STRONG, WEAK, drawn_views
 from methods.toolkit.draws import Draws, generator
-from methods.toolkit.fast.cuda_graphs import UNTRIED, Kind
+from methods.toolkit.fast.cuda_graphs import UNTIMED, Kind
 from methods.toolkit.stages.neighbours import NeighbourLists, neighbours
 from methods.toolkit.stages.simclr import simclr
 from methods.toolkit.training import autocast, image_tensor, load_weights
@@ -110,7 +110,7 @@ class SCAN(Method):
     """
 
     tags: ClassVar[Tags] = Tags(uses_labels=False, family="scan", columns="clusters", resumes=True)
-    _captured: ClassVar[Kind | None] = UNTRIED
+    _captured: ClassVar[Kind | None] = UNTIMED
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": {"pretrain_epochs": 8, "width": 32, "epochs": 20, "batch_size": 512, "lr": 1e-3}
         | {"finetune_epochs": 2, "finetune_batch_size": 512, "selflabel_epochs": 2},

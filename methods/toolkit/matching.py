@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from methods.method import Context, Method, derive_seed
 from methods.toolkit.augment import Strength, drawn_views, shifted, shifts
 from methods.toolkit.draws import Draws
-from methods.toolkit.fast.cuda_graphs import UNTRIED
+from methods.toolkit.fast.cuda_graphs import MEASURED
 from methods.toolkit.nets.resnet import SmallResNet
 from methods.toolkit.training import (
     Batches,
@@ -243,7 +243,7 @@ def match(
         parts,
         schedule=rate,
         draws=draws,
-        captured=UNTRIED,
+        captured=MEASURED,
     )
     log_every = max(1, matching.steps // LOGGED_LOSSES)
     network.train()

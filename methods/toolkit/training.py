@@ -188,7 +188,7 @@ class Loop:
         method changes in place.
     schedule : the learning rate of each step, instead of the optimiser's own.
     draws : what `losses` draws from; it has to be the loop's own.
-    captured : ``"measured"`` or ``"untried"``: on a CUDA device the steps are replayed as CUDA
+    captured : ``"measured"`` or ``"untimed"``: on a CUDA device the steps are replayed as CUDA
         graphs, see `graphed`. Then `losses` may read and change nothing but tensors that stay where
         they are, draws from `draws` alone, and ignores the number of the step.
 

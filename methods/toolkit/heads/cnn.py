@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from methods.method import Context
 from methods.toolkit.augment import shifted, shifts
 from methods.toolkit.draws import Draws, generator
-from methods.toolkit.fast.cuda_graphs import UNTRIED
+from methods.toolkit.fast.cuda_graphs import UNTIMED
 from methods.toolkit.heads.outputs import network_probabilities
 from methods.toolkit.nets.layers import glorot_, image_size
 from methods.toolkit.training import Batches, Loop, Parts, autocast, image_tensor, one_cycle, pixels
@@ -147,7 +147,7 @@ class CNN:
             parts,
             schedule=rate,
             draws=draws,
-            captured=UNTRIED,
+            captured=UNTIMED,
         )
         log_every = max(1, self.steps // LOGGED_LOSSES)
         for rows in loop.steps(self.steps):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from methods.method import Arrays, Context, check_images, stage
 from methods.toolkit.augment import STRONG, drawn_views
 from methods.toolkit.draws import Draws, generator
-from methods.toolkit.fast.cuda_graphs import UNTRIED
+from methods.toolkit.fast.cuda_graphs import MEASURED
 from methods.toolkit.nets.resnet import SmallResNet, encode, he_
 from methods.toolkit.training import (
     Batches,
@@ -179,7 +179,7 @@ def simclr(
         parts,
         schedule=rate,
         draws=draws,
-        captured=UNTRIED,
+        captured=MEASURED,
     )
     network.train()
     losses = loop.train(epochs)
