@@ -82,11 +82,11 @@ def test_rows_that_differ_have_settings_that_differ() -> None:
 # By hand from the sources: number, published, method, parameters, protocol, selection, level,
 # metric, subset.
 BY_HAND = """
-1 0.5847 dcec - transductive stratified 0% acc all
-2 0.6294 dcec - transductive stratified 0% nmi all
+1 0.5847 dcec - transductive random 0% acc all
+2 0.6294 dcec - transductive random 0% nmi all
 3 0.7371 ss-dcec - transductive random 1% acc all
 16 0.88 ss-dcec - transductive random 50% nmi all
-17 0.58 dcec - transductive stratified 0% acc all
+17 0.58 dcec - transductive random 0% acc all
 18 0.76 ss-dcec - transductive stratified 5% accuracy unlabelled
 19 0.841 supervised-lr - inductive stratified 100% accuracy test
 20 0.8968 supervised-nn - inductive stratified 100% accuracy test
