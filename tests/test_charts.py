@@ -246,16 +246,17 @@ def test_verdicts_say_the_difference_and_how_the_state_was_chosen() -> None:
         finding(0.7, 0.66, source="t"),
         finding(0.1, 0.79, source="t"),
         finding(0.8, source="t"),
+        finding(0.8, 0.1, source="t"),
     ]
     text = verdicts.verdicts(given, ABOUT)
     shown = texts(text)
-    words = ["reproduced", "above", "below", "not run"]
-    assert [shown.count(word) for word in words] == [2, 3, 2, 1]  # a key beside the rows
-    assert shown.count("label-free") == 5
+    words = ["reproduced", "above", "below", "died", "not run"]
+    assert [shown.count(word) for word in words] == [2, 3, 2, 2, 1]  # a key beside the rows
+    assert shown.count("label-free") == 6
     assert {"s", "t", ".700 (3)", ".750", "+.690", "1 % random", "acc on all"} <= set(shown)
     marks = elements(text, "use")
-    assert len(marks) == 4 + 3
-    assert len({mark.get("href") for mark in marks}) == 3, "a shape for each verdict"
+    assert len(marks) == 5 + 4
+    assert len({mark.get("href") for mark in marks}) == 4, "a shape for each verdict"
 
 
 # --- Boards with little in them ---------------------------------------------------------------

@@ -252,7 +252,7 @@ def test_stale_records_are_counted(tmp_path: Path, entries: dict[str, Entry]) ->
 
 
 def test_without_records_of_its_settings_no_figure_is_measured(page: Page) -> None:
-    assert "51 figures of the sources: 0 reproduced, 0 above, 0 below, 51 not run." in page.text
+    assert "51 figures of the sources: 0 reproduced, 0 above, 0 below, 0 died, 51 not run." in page.text
     assert "Figures that were measured" not in page.text
     assert page.row("1", "ss-dcec-paper Table 1")[4] == "0.5847"
 
@@ -273,7 +273,7 @@ def test_published_against_measured(tmp_path: Path, entries: dict[str, Entry]) -
         "below",
         "",
     ]
-    assert "0 reproduced, 0 above, 1 below, 50 not run" in page.text
+    assert "0 reproduced, 0 above, 1 below, 0 died, 50 not run" in page.text
     assert "within 0.02 of the published figure" in page.text
 
 

@@ -102,7 +102,7 @@ def test_the_table_shows_published_against_measured(records: Records) -> None:
     assert "#25: 1 of 1 seeds died (below 0.15)" in text
     assert "48b" in text
     assert f"#51: {NEEDS_DATA}" in text
-    assert "51 figures: 1 reproduced, 0 above, 1 below, 49 not run" in text
+    assert "51 figures: 1 reproduced, 0 above, 0 below, 1 died, 49 not run" in text
 
 
 def test_a_source_is_named_by_its_beginning() -> None:

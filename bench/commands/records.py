@@ -168,7 +168,7 @@ def verify(
         str | None, typer.Option(help="Only figures whose source begins so, e.g. ss-dcec-paper.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 if a figure falls below.")
+        bool, typer.Option("--strict", help="Exit with 1 if a figure is below, or its runs died.")
     ] = False,
     seeds: Annotated[int, typer.Option(help="With --run: how many seeds.")] = 1,
     jobs: Jobs = "auto",
@@ -214,7 +214,8 @@ def verify(
         findings.write_csv(found, results / "verify.csv")
         if not as_json:
             tell(f"written: {results / 'verify.csv'}")
-    below = findings.count(shown)["below"] > 0
+    counts = findings.count(shown)
+    below = counts["below"] + counts["died"] > 0
     raise typer.Exit(1 if not good or (strict and below) else 0)
 
 

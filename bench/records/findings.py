@@ -28,12 +28,13 @@ TOLERANCE = 0.02
 TOLERANCE_MOST = 0.03
 ROUNDING = 1e-9  # 0.78 - 0.76 is a little more than 0.02
 DIED_BELOW = 0.15  # a network that died names one class: accuracy 0.10
-VERDICTS = ("reproduced", "above", "below", "not run")
+VERDICTS = ("reproduced", "above", "below", "died", "not run")
 EXPLANATION = (
     "measured: mean ± standard deviation (seeds). reproduced: within 0.02 of the published figure, "
     "or within two standard deviations where that is more, at most 0.03; one seed has no standard "
     "deviation. failed: runs that failed, and seeds whose network died (a score below 0.15). The "
-    "mean is over the seeds that ended as the published run did, dead or not."
+    "mean is over the seeds that ended as the published run did, dead or not. died: the network of "
+    "every seed did, and not the published one, so that nothing is compared."
 )
 
 
@@ -89,6 +90,8 @@ class Finding:
         """One of `VERDICTS`."""
         if self.difference is None:
             return "not run"
+        if self.n_died == len(self.values) and self.figure.value >= DIED_BELOW:
+            return "died"
         if abs(self.difference) <= self.tolerance + ROUNDING:
             return "reproduced"
         return "above" if self.difference > 0 else "below"

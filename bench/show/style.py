@@ -118,6 +118,7 @@ OF_VERDICT = {  # of a published figure
     "reproduced": "c-teal-0",
     "above": "c-blue-0",
     "below": "c-vermilion-0",
+    "died": "c-vermilion-0",
     "not run": "c-grey-2",
 }
 

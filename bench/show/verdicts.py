@@ -22,7 +22,7 @@ PITCH, HEAD = 17, 26  # units of a row, of a source's title
 PLOT = 260  # units of the axis of differences
 MOST = 0.06  # the largest difference on the axis; a larger one stands at its end
 GAP, MARGIN, FOOT = 14, 10, 46
-MARKERS = {"reproduced": "o", "above": "^", "below": "v"}
+MARKERS = {"reproduced": "o", "above": "^", "below": "v", "died": "X"}
 HEADS = ("method", "labels", "score", "published", "", "measured", "verdict", "published state")
 AT = HEADS.index("")  # where the dots are
 

@@ -15,7 +15,7 @@ from bench.show.terminal import fitted
 
 TEXTS = ["method", "labels", "score", "verdict", "failed"]
 COLUMNS = ["#", *TEXTS[:3], "published", "measured", "difference", *TEXTS[3:]]
-STYLES = {"reproduced": "green", "above": "cyan", "below": "red", "not run": "dim"}
+STYLES = {"reproduced": "green", "above": "cyan", "below": "red", "died": "red", "not run": "dim"}
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:
