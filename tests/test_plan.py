@@ -502,15 +502,18 @@ def test_the_shipped_table(
     (trial,) = trials("sharing", levels=["5%"])
     job = replace(around.template, trials=(trial,))
     machine = {"processor": "a", "threads": 1, "device": "cpu", "precision": "fp32"}
+    gpu = machine | {"device": "cuda", "accelerator": "g"}
     finish(trial, parts=costing(3.0, 6.0) | {"environment": machine})
+    finish(replace(trial, seed=1), parts=costing(0.5) | {"environment": gpu})
     learned = Costs.load(around.store)
     costs_module._print_costs(str(around.store.results))
     printed = capsys.readouterr().out
-    assert printed.startswith("# a in fp32\nkind,")
+    assert printed.startswith("# a in fp32; g in fp32\ndevice,kind,")
     (tmp_path / "costs.csv").write_text(printed)
     shipped = Costs.load(None)
     assert shipped.work == learned.work
     assert shipped.job(job) == 7.5
+    assert Costs.load(None, "cuda").job(job) == 5.0
     assert shipped.stage(trial, "features", {"size": 4}) == 10.0
     finish(trial, parts=costing(1.0))
     assert Costs.load(around.store).job(job) == 5.5

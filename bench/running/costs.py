@@ -17,7 +17,8 @@ from bench.running.job import Job
 
 OVERHEAD_SECONDS = 4.0  # a job's process: interpreter, imports, data (typical)
 TRUSTED_SECONDS = 60.0  # this long estimates are believed more than what tasks then took
-COLUMNS = ("kind", "dataset", "protocol", "name", "params", "level")
+COLUMNS = ("kind", "dataset", "protocol", "name", "params", "level")  # a key
+DEVICES = ("cpu", "cuda")
 
 Key = tuple[str, ...]
 
@@ -28,8 +29,9 @@ class Costs:
     What a GPU took says nothing of a processor: only records of the same device count. A processor
     is taken to be twice as fast with two threads as with one. What was measured in the other
     precision alone counts, times the ratio of all that was measured in both. The shipped table
-    ``bench/running/costs.csv`` was derived from this project's committed records of the processor
-    by ``python -m bench.running.costs RESULTS``; its first line names the machines.
+    ``bench/running/costs.csv`` was derived from this project's committed records
+    by ``python -m bench.running.costs RESULTS``; its first line names the machines. Its seconds of
+    a GPU are high: up to fifteen processes used it at a time.
 
     Parameters
     ----------
@@ -54,14 +56,14 @@ class Costs:
         precision: str = "fp32",
         threads: int = 1,
     ) -> Costs:
-        """The shipped costs on a processor, and over them those of the records at hand."""
+        """The shipped costs, and over them those of the records at hand."""
         costs = cls(device, precision, threads)
         table = resources.files("bench.running").joinpath("costs.csv")
-        if table.is_file() and device == "cpu":
+        if table.is_file():
             lines = [x for x in table.read_text().splitlines() if not x.startswith("#")]
-            for row in csv.reader(lines[1:]):
-                *key, measured_in, seconds = row
-                costs.work[tuple(key)][measured_in] = float(seconds)
+            for measured_on, *key, measured_in, seconds in csv.reader(lines[1:]):
+                if measured_on == device:
+                    costs.work[tuple(key)][measured_in] = float(seconds)
         if store is not None:
             costs.learn(store)
         return costs
@@ -162,19 +164,16 @@ def _print_costs(results: str) -> None:
     from pathlib import Path
 
     store = Store(Path(results))
-    costs = Costs()
-    costs.learn(store)
-    measured = [
-        record["environment"]
-        for record in store
-        if record["status"] == "ok" and record["environment"]["device"] == costs.device
-    ]
-    machines = {f"{m['processor']} in {m['precision']}" for m in measured}
+    measured = [record["environment"] for record in store if record["status"] == "ok"]
+    machines = {f"{m.get('accelerator') or m['processor']} in {m['precision']}" for m in measured}
     print("#", "; ".join(sorted(machines)))
-    print(",".join([*COLUMNS, "precision", "thread_seconds"]))
-    for key, work in sorted(costs.work.items()):
-        for precision, seconds in sorted(work.items()):
-            print(",".join([*key, precision, f"{seconds:.1f}"]))
+    print(",".join(["device", *COLUMNS, "precision", "seconds"]))
+    for device in DEVICES:
+        costs = Costs(device)
+        costs.learn(store)
+        for key, work in sorted(costs.work.items()):
+            for precision, seconds in sorted(work.items()):
+                print(",".join([device, *key, precision, f"{seconds:.1f}"]))
 
 
 if __name__ == "__main__":
