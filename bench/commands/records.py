@@ -215,8 +215,8 @@ def verify(
         if not as_json:
             tell(f"written: {results / 'verify.csv'}")
     counts = findings.count(shown)
-    below = counts["below"] + counts["died"] > 0
-    raise typer.Exit(1 if not good or (strict and below) else 0)
+    bad = counts["below"] + counts["died"] > 0
+    raise typer.Exit(1 if not good or (strict and bad) else 0)
 
 
 def show(

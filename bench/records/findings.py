@@ -34,7 +34,7 @@ EXPLANATION = (
     "or within two standard deviations where that is more, at most 0.03; one seed has no standard "
     "deviation. failed: runs that failed, and seeds whose network died (a score below 0.15). The "
     "mean is over the seeds that ended as the published run did, dead or not. died: the network of "
-    "every seed did, and not the published one, so that nothing is compared."
+    "every seed did, and the published one did not."
 )
 
 

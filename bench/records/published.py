@@ -33,7 +33,7 @@ PROTOCOLS = {
     "train 55000": "inductive-55k",
 }
 SELECTIONS = {  # with no label or with all of them there is nothing to select
-    "none": "random",  # as in the rest of Table 1
+    "none": "random",  # as in the rest of Table 1; SS-DCEC's card has the same figure
     "all": "stratified",
     "random": "random",
     "stratified": "stratified",

@@ -30,8 +30,8 @@ class Costs:
     is taken to be twice as fast with two threads as with one. What was measured in the other
     precision alone counts, times the ratio of all that was measured in both. The shipped table
     ``bench/running/costs.csv`` was derived from this project's committed records
-    by ``python -m bench.running.costs RESULTS``; its first line names the machines. Its seconds of
-    a GPU are high: up to fifteen processes used it at a time.
+    by ``python -m bench.running.costs RESULTS``; its first line names the machines. Its seconds are
+    those of `work`; of a GPU they are high, since up to fifteen processes used it at a time.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ class Costs:
         precision: str = "fp32",
         threads: int = 1,
     ) -> Costs:
-        """The shipped costs, and over them those of the records at hand."""
+        """The shipped costs of this device, and over them those of the records at hand."""
         costs = cls(device, precision, threads)
         table = resources.files("bench.running").joinpath("costs.csv")
         if table.is_file():
             lines = [x for x in table.read_text().splitlines() if not x.startswith("#")]
-            for measured_on, *key, measured_in, seconds in csv.reader(lines[1:]):
-                if measured_on == device:
-                    costs.work[tuple(key)][measured_in] = float(seconds)
+            for of_device, *key, in_precision, seconds in csv.reader(lines[1:]):
+                if of_device == device:
+                    costs.work[tuple(key)][in_precision] = float(seconds)
         if store is not None:
             costs.learn(store)
         return costs

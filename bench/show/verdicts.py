@@ -31,8 +31,8 @@ def verdicts(findings: Sequence[Finding], about: About) -> str:
     """How far every published figure is from the mean measured of it, with its 95 % interval.
 
     The line in the middle is the published figure, the grey field what counts as reproduced with
-    one seed. Colour and shape of a mark say the verdict. The last column says by which rule the
-    source chose the state that it published.
+    one seed. The shape of a mark says the verdict, and so does its colour, but that *died* has that
+    of *below*. The last column says by which rule the source chose the state that it published.
 
     Parameters
     ----------
