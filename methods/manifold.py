@@ -223,12 +223,13 @@ class SSUMAP(ManifoldMethod):
     `target_weight`, than one between images of one class. Where one of the two is unlabelled, the
     edge is as the features have it, up to a factor.
 
-    A labelled image is the nearest to itself; so its own label has one of its `k` votes.
+    A labelled image is the nearest to itself; so its own label has one of its `k` votes. Where
+    classes have as many votes, as all have with a label each, nearness decides (`vote_weights`).
 
     Parameters
     ----------
     n_clusters : number of classes.
-    k : labelled images that vote, at most all; the lowest of the classes with most votes wins.
+    k : labelled images that vote, at most all.
     target_weight : what labels weigh against features in the layout, from 0 to 1.
     features, n_neighbors, min_dist, n_components, n_epochs, random_state : see `ManifoldMethod`.
         The defaults are umap-learn's.
@@ -236,8 +237,8 @@ class SSUMAP(ManifoldMethod):
     Attributes
     ----------
     labels_ : ``(n,)`` int64, the class with most votes, for labelled images too.
-    probabilities_ : ``(n, n_clusters)`` float32, the share of the votes; 0 for a class that had no
-        label.
+    probabilities_ : ``(n, n_clusters)`` float32, the share of the weights of the votes; 0 for a
+        class that had no label.
     voters_ : the fitted `sklearn.neighbors.KNeighborsClassifier`.
     umap_ : the fitted `umap.UMAP`.
 
@@ -247,6 +248,7 @@ class SSUMAP(ManifoldMethod):
     data is Fashion-MNIST.
     """
 
+    version: ClassVar[int] = 2  # nearness decides ties
     tags: ClassVar[Tags] = Tags(needs_labels=True, family="manifold", in_all=False)
 
     k: int = 5
@@ -264,7 +266,7 @@ class SSUMAP(ManifoldMethod):
         X, y, context = self._begin(X, y, context)
         labelled = y != UNLABELLED
         w = self._lay_out(X, context, y=y, target_weight=self.target_weight)
-        voters = KNeighborsClassifier(min(self.k, int(labelled.sum())))
+        voters = KNeighborsClassifier(min(self.k, int(labelled.sum())), weights=vote_weights)
         self.voters_ = voters.fit(w[labelled], y[labelled])
         self.probabilities_ = self._soft(w)
         self.labels_ = self.probabilities_.argmax(1)
@@ -281,3 +283,19 @@ class SSUMAP(ManifoldMethod):
             raise ValueError(f"k is {self.k}; expected at least 1")
         if not 0 <= self.target_weight <= 1:
             raise ValueError(f"target_weight is {self.target_weight}; expected 0 to 1")
+
+
+def vote_weights(distances: np.ndarray) -> np.ndarray:
+    """What the votes of the k nearest weigh, ``(n, k)`` as their `distances`, the nearest first.
+
+    One each, and a little more the nearer they are. All that is more adds up to half a vote, so
+    that it decides between classes with as many votes and never else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> vote_weights(np.array([[0.1, 0.4]])).round(3)
+    array([[1.333, 1.167]])
+    """
+    n, k = distances.shape
+    return np.tile(1 + np.arange(k, 0, -1) / (k * (k + 1)), (n, 1))

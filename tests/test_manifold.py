@@ -117,18 +117,40 @@ def test_n2d_asks_umap_for_what_the_paper_has(columns):
 # ss-umap
 
 
-@pytest.mark.parametrize("k", [1, 5, 400])
+@pytest.mark.parametrize("k", [1, 5, 9])
 def test_ss_umap_asks_the_nearest_labelled_images(columns, k):
     method = fitted(SSUMAP, k=k, n_components=3)
     w, labelled = method.transform(X), np.flatnonzero(Y >= 0)
+    told_apart = 0
     for i in range(300):
         distances = [np.linalg.norm(w[i] - w[j]) for j in labelled]
         voters = labelled[np.argsort(distances, kind="stable")[:k]]
-        if k < 60 and np.diff(np.sort(distances)[k - 1 : k + 1])[0] < 1e-9:
-            continue  # the last vote is anybody's
-        shares = [(Y[voters] == c).mean() for c in range(10)]
+        if np.diff(np.sort(distances)[: k + 1]).min() < 1e-9:
+            continue  # who is nearer, and whose the last vote is, is anybody's guess
+        told_apart += 1
+        votes = np.bincount(Y[voters], minlength=10)
+        weights = 1 + np.arange(len(voters), 0, -1) / (len(voters) * (len(voters) + 1))
+        shares = np.bincount(Y[voters], weights, minlength=10) / weights.sum()
         np.testing.assert_allclose(method.probabilities_[i], shares, atol=1e-6)
-        assert method.labels_[i] == int(np.argmax(shares))
+        assert votes[method.labels_[i]] == votes.max()
+        if votes.max() == 1:
+            assert method.labels_[i] == Y[voters[0]], "the nearest decides"
+    assert told_apart > 50
+
+
+def test_more_votes_than_labels_are_those_of_all(columns):
+    more, all_vote = (fitted(SSUMAP, k=k, n_components=3) for k in (400, 60))
+    assert np.array_equal(more.probabilities_, all_vote.probabilities_)
+    assert more.voters_.n_neighbors == 60 == (Y >= 0).sum()
+
+
+def test_with_a_label_of_each_class_the_nearest_decides(columns):
+    one_each = np.full(300, -1)
+    for c in range(10):
+        one_each[np.flatnonzero(c == TRUTH)[0]] = c
+    few = fitted(SSUMAP, one_each, n_components=3)
+    assert np.array_equal(few.labels_, fitted(SSUMAP, one_each, n_components=3, k=1).labels_)
+    assert len(np.unique(few.labels_)) > 5
 
 
 def test_ss_umap_s_labels_are_the_votes_and_not_the_labels_given(columns):
