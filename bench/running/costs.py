@@ -31,7 +31,7 @@ class Costs:
     precision alone counts, times the ratio of all that was measured in both. The shipped table
     ``bench/running/costs.csv`` was derived from this project's committed records
     by ``python -m bench.running.costs RESULTS``; its first line names the machines. Its seconds are
-    those of `work`; of a GPU they are high, since up to fifteen processes used it at a time.
+    those of `work`; of a GPU they are high, since some fifteen processes used it at a time.
 
     Parameters
     ----------
