@@ -5,6 +5,7 @@ A tiny dataset stands in for Fashion-MNIST.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import subprocess
@@ -245,6 +246,11 @@ IMAGES = np.arange(6 * 2 * 3, dtype=np.uint8).reshape(6, 2, 3)
 CLASSES = np.array([0, 1, 2, 0, 1, 2])
 
 
+def by_hash(X: np.ndarray) -> list[int]:
+    """The indices of images in the order in which a user's own are kept."""
+    return sorted(range(len(X)), key=lambda i: hashlib.sha256(X[i].tobytes()).hexdigest())
+
+
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("X", [IMAGES, np.stack([IMAGES] * 3, axis=-1), np.asfortranarray(IMAGES)])
 def test_an_npz_is_loaded(tmp_path: Path, X: np.ndarray, compressed: bool) -> None:
@@ -253,13 +259,30 @@ def test_an_npz_is_loaded(tmp_path: Path, X: np.ndarray, compressed: bool) -> No
     data = load(str(tmp_path / "shoes.npz"))
     assert data.name == f"shoes-{data.digest[:8]}"
     assert (data.n_train, data.class_names) == (6, ("0", "1", "2"))
-    np.testing.assert_array_equal(data.X, X)
-    np.testing.assert_array_equal(data.y, CLASSES)
+    order = by_hash(X)
+    np.testing.assert_array_equal(data.X, X[order])
+    np.testing.assert_array_equal(data.y, CLASSES[order])
     assert data.X.dtype == np.uint8
     assert data.y.dtype == np.int64
     assert not data.X.flags.writeable
     assert not data.y.flags.writeable
-    assert data.digest == expected_digest(X, CLASSES, 6)
+    assert data.digest == expected_digest(X[order], CLASSES[order], 6)
+
+
+def test_where_an_image_stands_tells_nothing_of_its_class(tmp_path: Path) -> None:
+    """A file sorted by class would give classes away, and batches of one class to train on."""
+    X = np.random.default_rng(0).integers(0, 256, (900, 3, 2), dtype=np.uint8)
+    y = np.concatenate([np.arange(600) // 60, np.arange(300) // 30])
+    np.savez(tmp_path / "sorted.npz", X=X, y=y, n_train=600)
+    data = load(str(tmp_path / "sorted.npz"))
+    for part, of_each in ((data.y[:600], 60), (data.y[600:], 30)):
+        assert np.bincount(part).tolist() == [of_each] * 10, "each part for itself"
+        assert (part[1:] == part[:-1]).mean() < 0.2, "a tenth by chance"
+    classes = {image.tobytes(): label for image, label in zip(X, y, strict=True)}
+    assert [classes[image.tobytes()] for image in data.X] == data.y.tolist()
+    shuffled = np.r_[np.arange(600)[::-1], 600:900]
+    np.savez(tmp_path / "otherwise.npz", X=X[shuffled], y=y[shuffled], n_train=600)
+    assert load(str(tmp_path / "otherwise.npz")).digest == data.digest, "nor does the file's order"
 
 
 def test_an_npz_may_name_its_training_part_and_its_classes(
@@ -309,8 +332,9 @@ def test_layouts_of_keras_and_medmnist_are_taken(tmp_path: Path, names: str, n_t
     parts = len(arrays) // 2
     assert (len(data.X), data.n_train) == (3 * parts, n_train)
     expected = np.concatenate([IMAGES[:3] + 20 * i for i in range(parts)])
-    np.testing.assert_array_equal(data.X, expected)
-    assert data.y.tolist() == [0, 1, 2] * parts
+    order = by_hash(expected[:n_train]) + [n_train + i for i in by_hash(expected[n_train:])]
+    np.testing.assert_array_equal(data.X, expected[order])
+    assert data.y.tolist() == [i % 3 for i in order]
 
 
 def test_half_a_part_is_refused(tmp_path: Path) -> None:

@@ -142,9 +142,10 @@ def test_a_folder_for_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     data = load(str(folder))
     assert data.X.shape == (6, 5, 4)
     assert data.class_names == ("cat", "dog")
-    assert (data.y.tolist(), data.n_train) == ([0, 0, 0, 1, 1, 1], 6)
+    assert (np.bincount(data.y).tolist(), data.n_train) == ([3, 3], 6)
     with Image.open(folder / "dog" / "2.png") as image:
-        np.testing.assert_array_equal(data.X[5], np.asarray(image))
+        (its_class,) = data.y[(np.asarray(image) == data.X).all((1, 2))]
+    assert its_class == 1
     monkeypatch.chdir(folder)
     assert load(".").name == data.name == f"pets-{data.digest[:8]}"
 
@@ -185,17 +186,18 @@ def test_two_folders_whose_files_have_the_same_names_sizes_and_times(tmp_path: P
 
 
 def test_a_held_out_end_that_is_a_class_of_its_own_is_refused(tmp_path: Path) -> None:
-    """A folder of images is sorted by class: the last twelfth may be all that there is of one."""
+    """The last twelfth of the training part may be all that there is of a rare class."""
     names = [f"{i:02}" for i in range(13)]
     place = images(tmp_path / "many", " ".join(f"train/{n} test/{n}" for n in names), n=1)
-    with pytest.raises(BenchError, match=r"inductive-55k leaves no image to fit of 12 \(12\)"):
+    with pytest.raises(BenchError, match=r"inductive-55k leaves no image to fit of (\d+) \(0?\1\)"):
         bench.run("kmeans", "20", dataset=str(place), protocol="inductive-55k")
 
 
 def test_train_and_test_are_the_parts(tmp_path: Path) -> None:
     images(tmp_path, "train/a train/b val/a test/a test/b", 2)
     data = load(str(tmp_path))
-    assert data.y.tolist() == [0, 0, 1, 1, 0, 0, 0, 0, 1, 1]
+    assert np.bincount(data.y[:6]).tolist() == [4, 2]
+    assert np.bincount(data.y[6:]).tolist() == [2, 2]
     assert (data.n_train, data.class_names) == (6, ("a", "b"))
 
 
@@ -242,8 +244,9 @@ def test_transparent_images_are_laid_on_white_and_said(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 5), (9, 9, 9, 255)).save(tmp_path / "b" / "x.png")
     said: list[str] = []
     data = load(str(tmp_path), log=said.append)
-    assert (data.X[3] == 255).all()
-    assert (data.X[7] == 9).all()
+    (on_white,) = np.flatnonzero((data.X == 255).all((1, 2, 3)))
+    (opaque,) = np.flatnonzero((data.X == 9).all((1, 2, 3)))
+    assert (data.y[on_white], data.y[opaque]) == (0, 1)
     assert "1 images are partly transparent and were laid on white" in said[0]
 
 
@@ -352,9 +355,11 @@ def written(folder: Path, tiny: Tiny, called: str) -> Path:
 def test_idx_files_by_their_usual_names(tmp_path: Path, called: str) -> None:
     tiny = Tiny(tmp_path)
     data = load(str(written(tmp_path / "four", tiny, called)))
-    np.testing.assert_array_equal(data.X, tiny.X)
-    np.testing.assert_array_equal(data.y, tiny.y)
-    assert (data.n_train, data.digest) == (30, tiny.source.digest)
+    given, found = (
+        sorted((image.tobytes(), label) for image, label in zip(X, y, strict=True))
+        for X, y in ((tiny.X, tiny.y), (data.X, data.y))
+    )
+    assert (found, data.n_train) == (given, 30)
 
 
 @pytest.mark.parametrize("called", CALLED)

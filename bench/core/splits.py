@@ -256,8 +256,8 @@ def require_fitted(
     if missing:
         raise BenchError(
             f"Protocol {protocol} leaves no image to fit of {_named(missing, class_names)}: the "
-            "end of the training part is held out, and its images seem to be sorted by class. "
-            "Shuffle them, or use protocol inductive."
+            "last twelfth of the training part is held out, and has all there are. Add images to "
+            "it, or use protocol inductive."
         )
 
 
