@@ -203,6 +203,23 @@ def test_a_checkpoint_does_not_run_code(tmp_path: Path, capsys: pytest.CaptureFi
     assert "cannot be read" in capsys.readouterr().out
 
 
+def test_a_loop_on_a_stage_of_another_version_starts_anew(
+    suite: Suite, clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else its end would be that of the older stage, under the version of the newer."""
+    fit = suite.context()
+    point = fit.checkpoint("loop")
+    fit.stage(around_inner, X, random_state=0, **SIZE)
+    clock.now += 60  # so that it is due
+    point.save(lambda: {"step": 1})
+    assert suite.context().checkpoint("loop").load() == {"step": 1}
+    monkeypatch.setattr(inner, "version", 2)
+    again = suite.context()
+    assert again.checkpoint("loop").load() is None
+    assert "is of stages of other versions; starting anew" in capsys.readouterr().out
+    assert again.spent_before_s == 0, "what those seconds made is not used"
+
+
 def test_the_end_of_a_fit_clears_its_checkpoints_and_no_others(suite: Suite, clock: Clock) -> None:
     fit = suite.context()
     own, other = fit.checkpoint("loop"), FileCheckpoint(suite.points / "other" / "loop.pt")

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from bench.core.errors import BenchError
 from bench.core.files import written_whole
 from bench.core.machine import peak_memory_mib
 from bench.core.texts import storable
-from bench.running.stages import DigestMemo, StageKey, StageStore
+from bench.running.stages import DigestMemo, StageKey, StageStore, are_current
 from methods.method import Arrays, Checkpoint, Context, StageRequest, derive_seed
 
 
@@ -52,26 +52,43 @@ class FileCheckpoint:
     None of these are `seconds_between_checkpoints`.
 
     The file also tells how many seconds the loop had taken; once loaded, `spent_before_s` has them.
+    And it tells the versions of the stages that the loop stands on, `stages` (what `SuiteContext`
+    notes of each): what another version gave it is no state to go on from.
     """
 
-    def __init__(self, path: Path, every_s: float | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every_s: float | None = None,
+        stages: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.path = path
         self.every_s = seconds_between_checkpoints() if every_s is None else every_s
+        self.stages = stages
         self.spent_before_s = 0.0
         self._began = self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state saved last; an unreadable file is said in the log and the loop starts anew."""
+        """The state saved last.
+
+        An unreadable file, or one on stages of other versions, is said in the log, and the loop
+        starts anew.
+        """
         if not self.path.exists():
             return None
         import torch
 
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            state, self.spent_before_s = saved["state"], float(saved["seconds"])
+            state, seconds = saved["state"], float(saved["seconds"])
+            current = are_current(saved.get("stages", ()))  # older files lack it
         except Exception as error:  # damaged bytes fail in many ways, ValueError and KeyError too
             print(f"checkpoint {self.path} cannot be read ({error}); starting from the beginning")
             return None
+        if not current:
+            print(f"checkpoint {self.path} is of stages of other versions; starting anew")
+            return None
+        self.spent_before_s = seconds
         print(f"going on from checkpoint {self.path.name}")
         return state
 
@@ -85,7 +102,8 @@ class FileCheckpoint:
         import torch
 
         seconds = self.spent_before_s + time.monotonic() - self._began
-        kept = {"state": state(), "seconds": seconds}
+        stages = [{"name": stage["name"], "version": stage["version"]} for stage in self.stages]
+        kept = {"state": state(), "seconds": seconds, "stages": stages}
         try:
             with written_whole(self.path) as file:
                 torch.save(kept, file)
@@ -153,7 +171,8 @@ class SuiteContext(Context):
 
     def checkpoint(self, name: str) -> Checkpoint:
         """The file that keeps the state of the loop `name`."""
-        self._checkpoints.append(FileCheckpoint(self.checkpoints / f"{name}.pt"))
+        path = self.checkpoints / f"{name}.pt"
+        self._checkpoints.append(FileCheckpoint(path, stages=self.stage_costs))
         return self._checkpoints[-1]
 
     @property

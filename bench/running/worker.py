@@ -173,7 +173,8 @@ class Worker:
         if trial.selection != "representative" or n_labels == 0:
             selection = "stratified" if n_labels == 0 else trial.selection
             return splits.labelled_indices(self.y, n_labels, selection, trial.seed), Asked()
-        context = self._context("select-" + canonical_digest([trial.to_json(), n_labels])[:24])
+        parts = [trial.to_json(), n_labels, self.entry.cls.version, self.precision, self.job.device]
+        context = self._context("select-" + canonical_digest(parts)[:24])
         start = time.perf_counter()
         wanted = self._method().select(self.X, n_labels, context=context)
         seconds = time.perf_counter() - start - context.stage_wall_s + context.spent_before_s
