@@ -72,18 +72,27 @@ def expect(condition: object, message: str) -> None:
 
 
 class Spy(Context):
-    """A context that notes which stages are asked for."""
+    """A context that notes which stages are asked for, and what they gave."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[tuple[Any, dict[str, Any]]] = []
+        self.gave: dict[tuple[str, ...], Arrays] = {}  # by what the suite would share it by
 
     def stage(
         self, function: Callable[..., Arrays], X: np.ndarray, *, random_state: Any, **params: Any
     ) -> Arrays:
         """Note the request and compute in place."""
         self.asked.append((function, params))
-        return super().stage(function, X, random_state=random_state, **params)
+        arrays = super().stage(function, X, random_state=random_state, **params)
+        key = (
+            function.__name__,
+            repr(sorted(params.items())),
+            str(random_state),
+            X.tobytes().hex(),
+        )
+        self.gave[key] = {name: np.array(array) for name, array in arrays.items()}
+        return arrays
 
 
 def sample(n_labels: int = N_LABELS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -302,15 +311,29 @@ def check_fit_predict(entry: Entry) -> None:
 
 
 def check_stages(entry: Entry) -> str | None:
-    """What ``stages(n_labels)`` announces, `fit` asks for, with the same parameters."""
+    """What ``stages(n_labels)`` announces, `fit` asks for; labels change nothing of what it gives.
+
+    The suite computes a stage once for all levels: one that saw labels would carry those of one
+    level to another.
+    """
     X, y, _ = sample()
-    given = [y] if entry.tags.needs_labels else [y, np.full_like(y, UNLABELLED)]
+    other = np.where(y == UNLABELLED, y, (y + 1) % 10)
+    given = [y, other] if entry.tags.needs_labels else [y, np.full_like(y, UNLABELLED)]
     if not any(build(entry).stages(int((labels != UNLABELLED).sum())) for labels in given):
         return "it announces no stages"
+    gave: dict[tuple[str, ...], Arrays] = {}
     for labels in given:
         n_labels = int((labels != UNLABELLED).sum())
         spy = Spy()
         method = fitted(entry, X, labels, spy)
+        for key in gave.keys() & spy.gave.keys():
+            expect(
+                _equal(gave[key], spy.gave[key]),
+                f"the stage {key[0]} gives something else where fit sees other labels: "
+                "the suite shares it among levels, so it may depend on X, its parameters and "
+                "random_state alone",
+            )
+        gave |= spy.gave
         for request in method.stages(n_labels):
             expect(
                 (request.function, dict(request.params)) in spy.asked,
@@ -325,6 +348,13 @@ def check_colour(entry: Entry) -> None:
     X, y, _ = sample()
     colour = np.stack([X, 255 - X, X // 2], axis=-1)
     expect(len(fitted(entry, colour, y).labels_) == len(X), "labels_ of colour images")
+
+
+def _equal(first: Arrays, second: Arrays) -> bool:
+    names = first.keys() | second.keys()
+    return first.keys() == second.keys() and all(
+        np.array_equal(first[name], second[name]) for name in names
+    )
 
 
 def _covers(y: np.ndarray) -> bool:

@@ -21,7 +21,7 @@ from bench.commands import authors
 from bench.core.errors import BenchError
 from bench.running import child, execution
 from methods import testing
-from methods.method import Method, flatten
+from methods.method import Arrays, Context, Method, StageRequest, Tags, flatten, stage
 from methods.registry import Entry
 from methods.testing import Outcome, run_checks
 
@@ -160,6 +160,37 @@ class Pair(Brightness):
         self.sizes = sizes
 
 
+def asks_alone(
+    self: Any, X: np.ndarray, y: np.ndarray | None = None, context: Any = None
+) -> Method:
+    """A `fit` that asks for the stage, and tells it nothing."""
+    X, y, context = self._begin(X, y, context)
+    self._ask(StageRequest(looks_at_labels), X, context)
+    return Brightness.fit(self, X, y)
+
+
+SEEN: list[np.ndarray] = []  # a module's state, through which labels can reach a stage
+
+
+@stage(version=1)
+def looks_at_labels(X: np.ndarray, *, random_state: int, context: Context) -> Arrays:
+    """A stage of which the suite would share what the first level's labels made of it."""
+    return {"weights": 1.0 + SEEN[-1]}
+
+
+class Smuggles(Brightness):
+    """Hands its labels to a stage on a way that no key of the suite holds."""
+
+    def stages(self, n_labels: int) -> list[StageRequest]:
+        return [StageRequest(looks_at_labels)]
+
+    def fit(self, X: np.ndarray, y: np.ndarray | None = None, context: Any = None) -> Method:
+        X, y, context = self._begin(X, y, context)
+        SEEN.append(y)
+        self._ask(StageRequest(looks_at_labels), X, context)
+        return super().fit(X, y)
+
+
 def outcomes(cls: type[Method]) -> dict[str, Outcome]:
     """How each check of the class ended."""
     return {found.name: found for found in run_checks(Entry("example", cls, {}, cls.tags, "here"))}
@@ -178,6 +209,17 @@ def test_a_good_one_passes_and_what_does_not_apply_is_skipped() -> None:
         "uses_labels": "skipped: it is tagged as one that uses labels",
         "stages": "skipped: it announces no stages",
     }
+
+
+@pytest.mark.parametrize("tags", [Tags(), Tags(needs_labels=True)])
+def test_a_stage_that_labels_reach(monkeypatch: pytest.MonkeyPatch, tags: Tags) -> None:
+    monkeypatch.setattr(Smuggles, "tags", tags)
+    found = failures(Smuggles)
+    assert set(found) == {"stages"}
+    assert found["stages"].startswith("the stage looks_at_labels gives something else where fit ")
+    monkeypatch.setattr(sys.modules[__name__], "SEEN", [np.zeros(3)])
+    monkeypatch.setattr(Smuggles, "fit", asks_alone)
+    assert failures(Smuggles) == {}
 
 
 def test_permuted_numbers() -> None:
