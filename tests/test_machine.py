@@ -167,3 +167,12 @@ def test_the_commit_is_read_without_a_lock(tmp_path, monkeypatch):
     assert len(found["commit"]) == 40
     assert not found["dirty"]
     assert index.read_bytes() == before
+
+
+@pytest.mark.parametrize("wanted", ["measured", "all", "off"])
+def test_a_record_says_which_steps_were_cuda_graphs(monkeypatch, wanted):
+    """Two records of one GPU, of which one launched every kernel, took other seconds."""
+    monkeypatch.setenv("BENCH_CUDA_GRAPHS", wanted)
+    monkeypatch.setattr(machine, "accelerator", lambda device: "NVIDIA H100")
+    assert machine.describe("cuda", "bf16", 1, 1)["cuda_graphs"] == wanted
+    assert machine.describe("cpu", "fp32", 1, 1)["cuda_graphs"] is None

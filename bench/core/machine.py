@@ -183,11 +183,26 @@ def _git(root: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
+def _graphs_wanted(device: str) -> str | None:
+    """Which training steps are to be CUDA graphs; None on a processor, which has none."""
+    if device != "cuda":
+        return None
+    from methods.toolkit.fast import cuda_graphs
+
+    return cuda_graphs.wanted()
+
+
 def describe(device: str, precision: str, threads: int, concurrency: int) -> dict[str, Any]:
-    """What a record says of where it was made."""
+    """What a record says of where it was made.
+
+    Raises
+    ------
+    ValueError : on a GPU, ``BENCH_CUDA_GRAPHS`` has a value that it cannot have.
+    """
     return {
         "device": device,
         "accelerator": accelerator(device),
+        "cuda_graphs": _graphs_wanted(device),
         "processor": processor(),
         "cores": core_count(),
         "threads": threads,
