@@ -136,7 +136,8 @@ def poisson_mbo(
     Parameters
     ----------
     u : ``(n, K)`` Poisson's solution.
-    n_outer, n_inner : decisions, and steps of diffusion before each.
+    n_outer, n_inner : decisions after the first, that of `u` itself, and steps of diffusion before
+        each.
 
     Returns
     -------
@@ -276,7 +277,7 @@ class PoissonMBO(Poisson):
     ----------
     priors : ``"labels"``, the shares that the classes have among the labelled images, or
         ``"uniform"``.
-    n_outer, n_inner : decisions, and steps of diffusion before each.
+    n_outer, n_inner : decisions after the first, and diffusion steps before each (`poisson_mbo`).
 
     References
     ----------

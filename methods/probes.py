@@ -44,7 +44,7 @@ class LinearProbe(FeatureMethod):
 
     References
     ----------
-    Chen et al., ICML 2020, section 2.2 (linear evaluation).
+    Chen et al., ICML 2020, section 2.3 (linear evaluation).
     """
 
     tags: ClassVar[Tags] = Tags(needs_labels=True, family="probe")

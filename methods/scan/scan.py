@@ -75,6 +75,10 @@ class SCAN(Method):
     prediction on a weak view is the target of a strong view of the same image. Where nothing is
     confident (any more), self-labelling stops, and says so.
 
+    Two things differ from the authors' code: neighbours are those of the encoder's features instead
+    of the contrastive head's outputs, and the targets of self-labelling come from the network in
+    evaluation mode, so that the other images of a batch have no say in them.
+
     Parameters
     ----------
     n_clusters : number of clusters K; may be larger than the number of classes.

@@ -1,4 +1,4 @@
-"""The "7 layer deep neural network" of Das and Thada, a head beside those of `classifiers`.
+"""The "7 layer deep neural network" of Das and Thada, a head beside those of `table`.
 
 It is kept as their public code has it, oddities included: a single channel with ReLU before the
 dense layers (which can die: then every image looks the same to what follows), sigmoid outputs under
