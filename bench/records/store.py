@@ -215,19 +215,19 @@ def is_stale(record: Record) -> bool:
 
 
 def dump_record(record: Record) -> str:
-    """JSON with one line per entry and per row of the history: readable, and small in a diff."""
+    """Compact JSON with one line per entry and per row of the history: small in a diff."""
     lines = []
     for key, value in cast(dict[str, Any], record).items():
         if key in ("history", "subsets") and value:
             rows = value.items() if isinstance(value, dict) else ((None, row) for row in value)
             body = ",\n".join(
-                "  " + (f"{json.dumps(name)}: " if name else "") + json.dumps(row)
+                "  " + (f"{json.dumps(name)}: " if name else "") + _compact(row)
                 for name, row in rows
             )
             opening, closing = "{}" if isinstance(value, dict) else "[]"
             lines.append(f"{json.dumps(key)}: {opening}\n{body}\n {closing}")
         else:
-            lines.append(f"{json.dumps(key)}: {json.dumps(value)}")
+            lines.append(f"{json.dumps(key)}: {_compact(value)}")
     return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
@@ -235,12 +235,16 @@ def dump_views(views: dict[str, Any]) -> str:
     """Compact JSON with one line per entry of every list of objects."""
     lines = []
     for key, value in views.items():
-        text = json.dumps(value, separators=(",", ":"))
+        text = _compact(value)
         if isinstance(value, list | tuple) and value and isinstance(value[0], dict):
-            rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in value)
+            rows = ",\n".join(map(_compact, value))
             text = f"[\n{rows}\n]"
         lines.append(f"{json.dumps(key)}:{text}")
     return "{" + ",\n".join(lines) + "}\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def read_record(path: Path) -> Record:
