@@ -526,3 +526,28 @@ def test_a_board_of_some_methods_has_no_answers(
     assert "comes first" not in some.output
     (sentence,) = [line for line in level.output.splitlines() if "comes first" in line]
     assert sentence in whole.output
+
+
+def test_the_list_is_json_whatever_a_default_is(entries: dict[str, Entry], tmp_path: Path) -> None:
+    """JSON has no infinity, and Python's would be no JSON to other programs."""
+    file = tmp_path / "endless.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from methods.method import Method\n"
+        "from methods.registry import register\n\n\n"
+        "@register('endless')\n"
+        "@dataclass(eq=False, repr=False)\n"
+        "class Endless(Method):\n"
+        "    n_clusters: int = 10\n"
+        "    most: float = float('inf')\n"
+        "    random_state: int | None = None\n"
+    )
+    done = CliRunner().invoke(app, ["list", "--json", "--plugin", str(file)])
+    assert done.exit_code == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    rows = json.loads(done.stdout, parse_constant=refuse)
+    (found,) = (row for row in rows if row["name"] == "endless")
+    assert found["parameters"]["most"] == "inf"

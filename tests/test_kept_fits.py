@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bench.core.trial import Grid, Trial
 from bench.data import datasets
 from bench.records.scoring import Record
 from bench.records.store import Store, is_stale
+from bench.running import worker
 from bench.running.job import Job
 from bench.running.worker import Worker
 from methods import registry
@@ -109,6 +111,22 @@ def test_a_fit_that_saw_the_same_labels_is_taken(
     assert memory.fits == 1
     other = run(tmp_path, cache, "180", "random")
     assert other["fit"] != count["fit"]
+
+
+def test_a_fit_of_another_file_is_not_taken(
+    memory: type[Memory], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two authors may call their methods alike, and both begin with version 1."""
+    file = tmp_path / "plugin.py"
+    entry = dataclasses.replace(registry.get("memory"), origin=str(file))
+    monkeypatch.setitem(registry._entries, "memory", entry)
+    fits = []
+    for content in ("argmax", "argmin", "argmin", "argmax"):
+        file.write_text(content)
+        fits.append(run(tmp_path / str(len(fits)), cache, "180", "stratified")["fit"])
+    assert fits[0] == fits[3] != fits[1] == fits[2]
+    assert memory.fits == 2
+    assert worker._content_of_plugin(registry.get("kmeans")) == [], "versions decide"
 
 
 def test_what_asking_costs_is_in_the_record(

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -483,6 +484,35 @@ def test_a_worker_that_is_cut_short_while_it_speaks(
     assert outcome.status == "crashed"
     assert "SIGKILL" in outcome.message
     assert outcome.written == ("here",)
+
+
+def test_a_run_that_ends_kills_its_own_workers_alone(
+    tmp_path: Path, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread of this process may run other trials, which would be recorded as crashed."""
+
+    def spawn(job: Job, *others: Any) -> subprocess.Popen[str]:
+        words = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+        pipes = {"stdout": subprocess.PIPE, "text": True}
+        return subprocess.Popen(words, **pipes, start_new_session=True)
+
+    monkeypatch.setattr(execution, "_spawn", spawn)
+    ours, theirs = (
+        Job((make_trial(),), "digits", str(tmp_path), str(tmp_path / "cache")) for _ in range(2)
+    )
+    assert ours == theirs, "of one folder, even"
+    with ThreadPoolExecutor(2) as executor:
+        futures = [
+            executor.submit(execution.execute, job, str(tmp_path / name), None)
+            for job, name in ((ours, "a"), (theirs, "b"))
+        ]
+        while len(execution._running) < 2:
+            time.sleep(0.01)
+        execution.kill_workers_of([ours])
+        assert "SIGKILL" in futures[0].result(60).message
+        assert not futures[1].done()
+        execution.kill_workers_of([theirs])
+        assert "SIGKILL" in futures[1].result(60).message
 
 
 def test_a_worker_that_dies_before_it_hears_of_its_job(

@@ -169,6 +169,27 @@ def test_a_variant_lies_in_a_folder_of_its_own(make_trial: MakeTrial) -> None:
     assert trial.title == "tiny epochs=3 lam=0.5 · 5% · seed 0"
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(20, "20"), (20, 20.0), (None, "None"), (True, "True"), (0.5, "0.5"), ([1], "[1]")],
+)
+def test_two_variants_never_have_one_text(make_trial: MakeTrial, one: Any, other: Any) -> None:
+    """They have folders of their own, and a board's row would be a mean of both."""
+    first, second = (make_trial(variant={"k": value}) for value in (one, other))
+    assert first.folder != second.folder
+    assert first.variant_text != second.variant_text
+
+
+def test_a_text_of_several_words_stands_in_quotes(make_trial: MakeTrial) -> None:
+    assert make_trial(variant={"a": "x b=y"}).variant_text == "a='x b=y'"
+    assert make_trial(variant={"a": "x", "b": "ward-2"}).variant_text == "a=x b=ward-2"
+
+
+def test_a_variant_reads_as_its_record_does(make_trial: MakeTrial) -> None:
+    """In which a tuple is a list: the plan's row and the board's are one."""
+    assert make_trial(variant={"k": (1, 2)}).variant_text == "k=[1, 2]"
+
+
 def test_an_explicit_precision_is_a_variant(make_trial: MakeTrial) -> None:
     folders = {make_trial(precision=precision).folder for precision in PRECISIONS}
     assert len(folders) == 3

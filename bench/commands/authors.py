@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import keyword
 import os
 import re
@@ -13,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.output import tell
+from bench.commands.output import print_json, tell
 from bench.core.errors import BenchError, WriteError
 from bench.options import METHODS, AsJson, Plugins, check_methods_known, parse_timeout
 
@@ -39,7 +38,7 @@ def list_methods(as_json: AsJson = False, plugin: Plugins = None) -> None:
             }
             for entry in entries
         ]
-        typer.echo(json.dumps(rows, indent=1))
+        print_json(rows)
     else:
         for entry in entries:
             mark = "" if entry.tags.in_all else "  (not in --all)"

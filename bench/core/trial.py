@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
@@ -18,6 +19,9 @@ from methods import registry
 from methods.method import Method
 from methods.names import LONGEST_NAME, can_name_a_folder
 from methods.registry import Entry
+
+WORD = re.compile(r"[^\W\d_][\w-]*")
+OTHER_VALUES = ("None", "True", "False", "nan", "inf")  # of which a text shows the same letters
 
 
 def canonical_digest(value: Any) -> str:
@@ -93,8 +97,13 @@ class Trial:
 
     @property
     def variant_text(self) -> str:
-        """The variant for a table cell: ``lam=0.1``; empty for the method itself."""
-        return " ".join(f"{name}={value}" for name, value in sorted(self.variant_changes.items()))
+        """The variant for a table cell: ``lam=0.1``; empty for the method itself.
+
+        Two variants never have one text: a text that would read as a number, as another value or
+        as more than one stands in quotes.
+        """
+        changes = sorted(self.variant_changes.items())
+        return " ".join(f"{name}={_shown(value)}" for name, value in changes)
 
     @property
     def folder(self) -> PurePosixPath:
@@ -123,6 +132,13 @@ class Trial:
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
         """The trial that `to_json` gave."""
         return cls(**values)
+
+
+def _shown(value: Any) -> str:
+    """A parameter's value, as it reads the same before and after it has been in a record."""
+    if isinstance(value, str) and (value in OTHER_VALUES or not WORD.fullmatch(value)):
+        return repr(value)
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def fitted_as(trial: Trial) -> Trial:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 Process = subprocess.Popen[str] | Forked
 STARTING_S = 600.0  # longest wait for a server's imports: a cold disk, a network's
-_running: set[Process] = set()
+_running: dict[Process, Job] = {}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def execute(
             process = _spawn(job, log_file, server)
         except TimeoutError:
             return Outcome("crashed", f"no process of it had begun after {STARTING_S:g} s")
-    events, expired, breach = _watch(process, timeout_s, memory, on_event)
+    events, expired, breach = _watch(job, process, timeout_s, memory, on_event)
     code = process.wait()
     written = tuple(event["path"] for event in events if event["event"] == "record")
     errors = [event for event in events if event["event"] == "error"]
@@ -91,7 +91,11 @@ def fork_server(threads: int, log: str) -> Iterator[ForkServer]:
 
 
 def _watch(
-    process: Process, limit_s: float | None, memory: int | None, on_event: OnEvent | None
+    job: Job,
+    process: Process,
+    limit_s: float | None,
+    memory: int | None,
+    on_event: OnEvent | None,
 ) -> tuple[list[dict[str, Any]], bool, str]:
     """Read events until the worker exits or a limit kills it.
 
@@ -106,7 +110,7 @@ def _watch(
     timer = threading.Timer(limit_s or 0, expire)
     if limit_s is not None:
         timer.start()
-    _running.add(process)
+    _running[process] = job
     threading.Thread(target=_end_what_it_started, args=(process,), daemon=True).start()
     watcher = Watcher(process.pid, memory, partial(kill, process))
     try:
@@ -116,7 +120,7 @@ def _watch(
     finally:
         timer.cancel()
         kill(process)
-        _running.discard(process)
+        _running.pop(process, None)
         for pipe in filter(None, (process.stdin, process.stdout)):
             with contextlib.suppress(BrokenPipeError):  # what it did not read is lost with it
                 pipe.close()
@@ -158,10 +162,11 @@ def end_group(process: Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def kill_all() -> None:
-    """Kill every worker of this process."""
-    for process in list(_running):
-        kill(process)
+def kill_workers_of(jobs: Sequence[Job]) -> None:
+    """Kill the workers that carry out these very jobs: another run in this process has its own."""
+    for process, carried_out in list(_running.items()):
+        if any(carried_out is job for job in jobs):
+            kill(process)
 
 
 def _spawn(job: Job, log_file: Any, server: ForkServer | None) -> Process:

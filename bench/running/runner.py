@@ -24,7 +24,7 @@ from bench.records.scoring import Record
 from bench.records.store import Store
 from bench.running.cluster import Cluster, SchedulerLost
 from bench.running.costs import Pace
-from bench.running.execution import Outcome, execute, kill_all
+from bench.running.execution import Outcome, execute, kill_workers_of
 from bench.running.forkserver import ForkServer
 from bench.running.plan import Plan, Task
 from bench.running.progress import Display, result_line
@@ -206,7 +206,8 @@ class Runner:
         for future in self._running:
             future.cancel()
         while not all(future.done() for future in self._running):
-            kill_all()  # again and again: a worker may just have been starting
+            # again and again: a worker may just have been starting
+            kill_workers_of([running.task.job for running in self._running.values()])
             if self._cluster is not None:
                 self._cluster.close()
             self._end_server()

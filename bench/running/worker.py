@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -186,7 +187,9 @@ class Worker:
     def _fit_key(self, trial: Trial, y: np.ndarray) -> str:
         """What a fit depends on: of the selection and the level, what they reveal.
 
-        The versions of the stages that it used are compared when a kept fit is read.
+        The versions of the stages that it used are compared when a kept fit is read. Two files of
+        two authors may both call a method theirs, and a file is edited before anybody thinks of
+        versions: what is not of this package has its content in the key.
         """
         parts = [
             stages.FORMAT,
@@ -200,7 +203,7 @@ class Worker:
             self.job.device,
             splits.digest(np.flatnonzero(y >= 0), len(y)),
         ]
-        return canonical_digest(parts)[:24]
+        return canonical_digest([*parts, *_content_of_plugin(self.entry)])[:24]
 
     def _fit(self, trial: Trial, y: np.ndarray) -> Fit:
         """The fit of this trial, computed once and kept in the cache."""
@@ -382,6 +385,14 @@ def _numbers(given: Any) -> np.ndarray:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"it is an array of {array.dtype}; expected numbers")
     return array
+
+
+def _content_of_plugin(entry: registry.Entry) -> list[str]:
+    """The digest of the file that a method comes from, where that is no file of this package."""
+    path = Path(entry.origin)
+    if entry.module or not path.is_file():
+        return []
+    return [hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
 def _register_methods(job: Job) -> None:
