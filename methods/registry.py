@@ -170,8 +170,17 @@ def discover(plugins: Iterable[str | Path] = ()) -> list[Problem]:
         problems += _attempt(f"{dist} (entry point {point.name})", partial(_load_point, point))
     for plugin in plugins:
         path = Path(plugin)
+        with contextlib.suppress(ValueError, OSError):  # of its name: the import says so
+            _forget_changed(path)
         problems += _attempt(str(path), partial(_load_file, path))
     return problems + _without_their_other()
+
+
+def _forget_changed(path: Path) -> None:
+    """Take out the methods of a file that was edited since this process has imported it."""
+    if plugin_files.forget_changed(path):
+        for name in names_from(path):
+            del _entries[name]
 
 
 def _without_their_other() -> list[Problem]:

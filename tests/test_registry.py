@@ -286,6 +286,23 @@ def test_a_method_that_is_nothing_without_another(entries: Entries, write: Write
     assert not {"first", "second", "third"} & set(entries)
 
 
+def test_an_edited_file_is_imported_anew(entries: Entries, write: Write) -> None:
+    """As in a notebook, where no process ends between two runs; the edits are of one size."""
+    path = write("nb.py", "nb", "    version = 1\n")
+    assert discover([path]) == discover([path])
+    first = entries["nb"].cls
+    write("nb.py", "nb", "    version = 2\n")
+    assert problems_of(path) == []
+    assert (first.version, entries["nb"].cls.version) == (1, 2)
+    write("nb.py", "nb", "    version = 0/0\n")
+    assert "ZeroDivisionError" in problems_of(path)[0].message
+    assert "nb" not in entries, "what it was is no longer there"
+    write("nb.py", "renamed", "    version = 3\n")
+    assert problems_of(path) == []
+    assert entries["renamed"].cls.version == 3
+    assert discover([path]) == discover([path])
+
+
 def test_a_mended_file_can_be_used(entries: Entries, write: Write) -> None:
     path = write("plugin.py", "mended", "1 / 0\n")
     assert len(problems_of(path)) == 1

@@ -16,24 +16,41 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 FILES = "BENCH_PLUGIN_FILES"  # a list in JSON: a path may hold any separator
+_imported: dict[str, str] = {}  # the content of files at their import, by the modules' names
 
 
 def load(path: Path) -> ModuleType:
     """The file as a module, imported once per process; processes started later can import it too.
 
-    Files beside it are found where no library has their name.
+    Files beside it are found where no library has their name. See `forget_changed`, too.
     """
     path = path.resolve()
     if str(path) not in (files := _files()):
         os.environ[FILES] = json.dumps([*files, str(path)])
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: a neighbour must not hide a library
+    _imported.setdefault(name_of(path), _digest(path))
     return importlib.import_module(name_of(path))
+
+
+def forget_changed(path: Path) -> bool:
+    """Whether the file was imported before with another content: the next `load` imports it anew.
+
+    So does a notebook whose author edits the file between two runs. What it imports from files
+    beside it stays as it was.
+    """
+    path = path.resolve()
+    name = name_of(path)
+    if name not in _imported or _imported[name] == _digest(path):
+        return False
+    del _imported[name]
+    sys.modules.pop(name, None)
+    return True
 
 
 def name_of(path: Path) -> str:
@@ -41,6 +58,14 @@ def name_of(path: Path) -> str:
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()
     stem = re.sub(r"\W", "_", path.stem)
     return f"{__name__}.{stem}_{digest[:8]}"
+
+
+def _digest(path: Path) -> str:
+    """Of the content of a file; empty where the import will say that it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _files() -> list[str]:
@@ -60,7 +85,19 @@ class _Finder:
             return None
         named = (file for file in map(Path, _files()) if name_of(file) == name)
         file = next(named, None)
-        return None if file is None else importlib.util.spec_from_file_location(name, file)
+        if file is None:
+            return None
+        loader = _FromSource(name, str(file))
+        return importlib.util.spec_from_file_location(name, file, loader=loader)
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles the file as it is: Python's cache takes two edits of one second for the same."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The compiled content."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
 
 
 sys.meta_path.append(_Finder)
