@@ -551,3 +551,16 @@ def test_the_list_is_json_whatever_a_default_is(entries: dict[str, Entry], tmp_p
     rows = json.loads(done.stdout, parse_constant=refuse)
     (found,) = (row for row in rows if row["name"] == "endless")
     assert found["parameters"]["most"] == "inf"
+
+
+def test_a_board_names_methods_that_are_not_at_hand(
+    entries: dict[str, Entry], tmp_path: Path, make_record: Callable[..., dict[str, Any]]
+) -> None:
+    """Their family would go from the file without a word."""
+    Store(tmp_path).write(make_record(0.6, method="near", level="5%"))
+    words = ["leaderboard", "--results", str(tmp_path)]
+    without = CliRunner().invoke(app, words)
+    assert "near: no method here, so that its family is unknown" in without.stderr
+    known = CliRunner().invoke(app, [*words, "--plugin", str(PLUGINS / "simple.py")])
+    assert known.stderr == ""
+    assert (without.exit_code, known.exit_code) == (0, 0)

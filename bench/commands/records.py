@@ -62,8 +62,13 @@ def leaderboard(
         bool, typer.Option("--markdown", help="Print Markdown; first what to use.")
     ] = False,
     as_json: AsJson = False,
+    plugin: Plugins = None,
 ) -> None:
-    """The table in the terminal, and leaderboard.csv, which always holds all of it."""
+    """The table in the terminal, and leaderboard.csv, which always holds all of it.
+
+    What is no method here (a plugin's, without its --plugin) has no family, is no baseline, and is
+    named.
+    """
     if as_markdown and as_json:
         raise BenchError("--markdown and --json are two formats; give one of them")
     wanted: dict[str, str | None] = {
@@ -77,7 +82,10 @@ def leaderboard(
         check_levels(levels)
     check_there(results)
     from bench.records import leaderboard as board
+    from methods import registry
 
+    for problem in registry.discover(plugin or []):
+        tell(problem.message, err=True)
     table = board.leaderboard(results)
     if table.empty:
         raise BenchError(f"there are no records in {results}; `bench run --all` makes some")
@@ -102,6 +110,13 @@ def leaderboard(
         board.write_csv(table, results / "leaderboard.csv")
         if not as_markdown and not as_json:
             tell(f"written: {results / 'leaderboard.csv'}")
+    unknown = sorted(set(table["method"]) - set(registry.names()))
+    if unknown:
+        tell(
+            f"{', '.join(unknown)}: no method here, so that its family is unknown and it is no "
+            "baseline of others; name its file with --plugin",
+            err=True,
+        )
 
 
 def _filtered(
