@@ -491,9 +491,9 @@ def test_what_a_server_takes_to_import_is_no_part_of_a_trial_s_time(
         time.sleep(0.2)
         return fork(*given)
 
-    def watched(process: Any, limit_s: float, *others: Any) -> Any:
+    def watched(job: Job, process: Any, limit_s: float, *others: Any) -> Any:
         limits.append(limit_s)
-        return watch(process, limit_s, *others)
+        return watch(job, process, limit_s, *others)
 
     monkeypatch.setattr(server, "fork", late)
     monkeypatch.setattr(execution, "_watch", watched)

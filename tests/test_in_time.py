@@ -30,7 +30,7 @@ LONG = 1000.0  # seconds
 def killed(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Set as soon as the runner kills what runs."""
     event = threading.Event()
-    monkeypatch.setattr(runner, "kill_all", event.set)
+    monkeypatch.setattr(runner, "kill_workers_of", lambda jobs: event.set())
     yield event
     event.set()
 

@@ -186,17 +186,17 @@ def test_boards_are_sorted_and_filtered_and_the_address_keeps_it(
 ) -> None:
     page = visit()
     heads = page.locator("table.board").first.locator("thead button")
-    assert sorted(rows(page)) == sorted([*SCORES, "sdec", f"ss-dcec lam={HOSTILE}"])
+    assert sorted(rows(page)) == sorted([*SCORES, "sdec", f"ss-dcec lam={HOSTILE!r}"])
     heads.filter(has_text="5 %").click()
     assert rows(page)[:4] == ["simclr-lr", "ss-dcec", "supervised-lr", "scan"]
     assert rows(page)[-1] == "sdec", "what has no value comes last"
     assert page.locator("[aria-sort=descending]").first.inner_text().startswith("5 %")
     heads.filter(has_text="5 %").click()
     page.reload()
-    assert rows(page)[:2] == [f"ss-dcec lam={HOSTILE}", "scan"]
+    assert rows(page)[:2] == [f"ss-dcec lam={HOSTILE!r}", "scan"]
     assert rows(page)[-1] == "sdec"
     page.select_option("[name=family]", "dcec")
-    assert set(rows(page)) == {"ss-dcec", "sdec", f"ss-dcec lam={HOSTILE}"}
+    assert set(rows(page)) == {"ss-dcec", "sdec", f"ss-dcec lam={HOSTILE!r}"}
     page.select_option("[name=seeds]", "3")
     assert rows(page) == ["ss-dcec"]
     page.select_option("[name=level]", "5%")
@@ -257,7 +257,7 @@ def test_hostile_names_are_text(visit: Callable[..., Any]) -> None:
     page = visit()
     assert page.title() == "Clustering with few labels: report"
     assert page.locator("b", has_text="[x]").count() == 0
-    assert f"ss-dcec lam={HOSTILE}" in rows(page)
+    assert f"ss-dcec lam={HOSTILE!r}" in rows(page)
     assert page.locator("#missing td", has_text=HOSTILE).count() == 1
     texts = page.locator("svg text").all_text_contents()
     assert any("$1_$2" in text for text in texts)

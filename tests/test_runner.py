@@ -401,7 +401,7 @@ def test_a_job_that_has_just_been_handed_over_is_killed_too(
 ) -> None:
     heed(number, signal.default_int_handler)
     started, killed, ended = threading.Event(), threading.Event(), []
-    rig.patch.setattr(runner, "kill_all", killed.set)
+    rig.patch.setattr(runner, "kill_workers_of", lambda jobs: killed.set())
     rig.patch.setattr(runner, "ThreadPoolExecutor", signalling(number, started))
 
     def execute(job: Job) -> Outcome:
@@ -438,7 +438,7 @@ def test_an_error_of_the_runner_leaves_no_job_running(
     rig: Rig, make_trial: MakeTrial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started, killed, ended = threading.Event(), threading.Event(), []
-    monkeypatch.setattr(runner, "kill_all", killed.set)
+    monkeypatch.setattr(runner, "kill_workers_of", lambda jobs: killed.set())
 
     def execute(job: Job) -> Outcome:
         if job.trials[0].level == "5%":

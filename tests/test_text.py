@@ -46,7 +46,7 @@ def test_a_board_shows_names_as_they_are(odd: Path) -> None:
         app, ["leaderboard", "--results", str(odd)], env={"COLUMNS": "200", "TERM": "dumb"}
     )
     assert done.exit_code == 0, done.output
-    for name in ("m [red]", "$a_$b how=[relu]", "shoes [v2] $1_$2 [|] [bold]x[|bold]"):
+    for name in ("m [red]", "$a_$b how='[relu]'", "shoes [v2] $1_$2 [|] [bold]x[|bold]"):
         assert name in done.output
 
 
