@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from bench.records.store import Store, read_record
 from bench.running import api
 from bench.running.plan import Plan, Surroundings
 from bench.show import terminal as reading
+from methods import registry
+from methods.method import Method
 from methods.registry import Entry
 
 SIMPLE = ["--plugin", str(PLUGINS / "simple.py")]
@@ -528,29 +531,22 @@ def test_a_board_of_some_methods_has_no_answers(
     assert sentence in whole.output
 
 
-def test_the_list_is_json_whatever_a_default_is(entries: dict[str, Entry], tmp_path: Path) -> None:
+def test_the_list_is_json_whatever_a_default_is(entries: dict[str, Entry]) -> None:
     """JSON has no infinity, and Python's would be no JSON to other programs."""
-    file = tmp_path / "endless.py"
-    file.write_text(
-        "from dataclasses import dataclass\n"
-        "from methods.method import Method\n"
-        "from methods.registry import register\n\n\n"
-        "@register('endless')\n"
-        "@dataclass(eq=False, repr=False)\n"
-        "class Endless(Method):\n"
-        "    n_clusters: int = 10\n"
-        "    most: float = float('inf')\n"
-        "    random_state: int | None = None\n"
-    )
-    done = CliRunner().invoke(app, ["list", "--json", "--plugin", str(file)])
-    assert done.exit_code == 0
+
+    @registry.register("endless")
+    class Endless(Method):
+        def __init__(
+            self, n_clusters: int = 10, most: float = math.inf, random_state: int | None = None
+        ) -> None:
+            self.n_clusters, self.most, self.random_state = n_clusters, most, random_state
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    rows = json.loads(done.stdout, parse_constant=refuse)
-    (found,) = (row for row in rows if row["name"] == "endless")
-    assert found["parameters"]["most"] == "inf"
+    done = CliRunner().invoke(app, ["list", "--json"])
+    rows = {row["name"]: row for row in json.loads(done.stdout, parse_constant=refuse)}
+    assert rows["endless"]["parameters"]["most"] == "inf"
 
 
 def test_a_board_names_methods_that_are_not_at_hand(
@@ -560,7 +556,7 @@ def test_a_board_names_methods_that_are_not_at_hand(
     Store(tmp_path).write(make_record(0.6, method="near", level="5%"))
     words = ["leaderboard", "--results", str(tmp_path)]
     without = CliRunner().invoke(app, words)
-    assert "near: no method here, so that its family is unknown" in without.stderr
+    assert "no method here: near; without a family" in without.stderr
     known = CliRunner().invoke(app, [*words, "--plugin", str(PLUGINS / "simple.py")])
     assert known.stderr == ""
     assert (without.exit_code, known.exit_code) == (0, 0)

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 FILTERED = (
     "Shown is what was asked for. Ranks are among all methods, mean ranks over the levels shown."
 )
+NOT_AT_HAND = (
+    "no method here: {}; without a family, and no baseline of others. Name the file with --plugin."
+)
 OnlyLevels = Annotated[
     list[str] | None,
     typer.Option(help="Only this level, as of `run`; repeatable.", autocompletion=LEVEL_NAMES),
@@ -84,8 +87,7 @@ def leaderboard(
     from bench.records import leaderboard as board
     from methods import registry
 
-    for problem in registry.discover(plugin or []):
-        tell(problem.message, err=True)
+    _register(plugin)
     table = board.leaderboard(results)
     if table.empty:
         raise BenchError(f"there are no records in {results}; `bench run --all` makes some")
@@ -112,11 +114,15 @@ def leaderboard(
             tell(f"written: {results / 'leaderboard.csv'}")
     unknown = sorted(set(table["method"]) - set(registry.names()))
     if unknown:
-        tell(
-            f"{', '.join(unknown)}: no method here, so that its family is unknown and it is no "
-            "baseline of others; name its file with --plugin",
-            err=True,
-        )
+        tell(NOT_AT_HAND.format(", ".join(unknown)), err=True)
+
+
+def _register(plugin: list[str] | None) -> None:
+    """Register all methods and those of these files; what cannot be used is said."""
+    from methods import registry
+
+    for problem in registry.discover(plugin or []):
+        tell(problem.message, err=True)
 
 
 def _filtered(
@@ -163,13 +169,11 @@ def report(
     """Figures and one self-contained HTML page."""
     check_there(results)
     from bench.running.projecting import project
-    from methods import registry
 
     with without_backend():
         from bench.show.report import write_report
 
-    for problem in registry.discover(plugin or []):
-        tell(problem.message, err=True)
+    _register(plugin)
     for said in [] if no_projections else project(results, dataset or []):
         tell(said)
     tell(f"written: {write_report(results, output, dataset or [])}")
@@ -206,10 +210,8 @@ def verify(
     from bench.records import findings, published
     from bench.running import missing
     from bench.show.verify import show as show_findings
-    from methods import registry
 
-    for problem in registry.discover(plugin or []):
-        tell(problem.message, err=True)
+    _register(plugin)
     everything = published.figures()
     wanted = published.of_source(everything, source)
     lasting = Lasting(sys.stdout) if run_missing else None  # display never ends a run
