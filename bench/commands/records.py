@@ -95,13 +95,9 @@ def leaderboard(
     if as_json:
         print_json(rows_of(few[board.COLUMNS]))
     elif as_markdown:
-        from bench.records.advice import sentences
-        from bench.records.store import load_results
-
         # nothing is the best of methods that were picked
-        found = [] if methods else sentences(few, load_results(results), table)
-        answers = "\n".join(f"- {one}" for one in found)
-        parts = [answers, *map(board.markdown, board.boards(few))]
+        answers = [] if methods else _answers(few, table, results)
+        parts = ["\n".join(answers), *map(board.markdown, board.boards(few))]
         tell("\n\n".join(filter(None, parts)))
     else:
         console = wide_console()
@@ -115,6 +111,14 @@ def leaderboard(
     unknown = sorted(set(table["method"]) - set(registry.names()))
     if unknown:
         tell(NOT_AT_HAND.format(", ".join(unknown)), err=True)
+
+
+def _answers(few: pd.DataFrame, table: pd.DataFrame, results: Path) -> list[str]:
+    """What to use, as items of a list in Markdown."""
+    from bench.records.advice import sentences
+    from bench.records.store import load_results
+
+    return [f"- {one}" for one in sentences(few, load_results(results), table)]
 
 
 def _register(plugin: list[str] | None) -> None:
