@@ -8,7 +8,7 @@ Semi-Supervised Learning with Consistency and Confidence, NeurIPS 2020.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,7 +18,7 @@ from methods.registry import register
 from methods.toolkit.draws import generator
 from methods.toolkit.heads.outputs import NetworkPredictor
 from methods.toolkit.heads.table import ClassifierMethod
-from methods.toolkit.matching import Classifier, Lesson, MatchingMethod, Pool, match
+from methods.toolkit.matching import Classifier, Lesson, Matching, MatchingMethod, Pool, match
 from methods.toolkit.nets.resnet import he_
 from methods.toolkit.training import image_tensor
 
@@ -60,6 +60,7 @@ class FixMatch(MatchingMethod, ClassifierMethod):
         "smoke": {"steps": 20, "mu": 2, "lr": 1e-2, "width": 4, "feature_dim": 32},
     }
 
+    ema: float = 0.999
     n_clusters: int = 10
     width: int = 32
     feature_dim: int = 512
@@ -89,3 +90,6 @@ class FixMatch(MatchingMethod, ClassifierMethod):
         self.head_ = NetworkPredictor(trained, seen, self.n_clusters, self._inference)
         self._label(X)
         return self
+
+    def _matching(self) -> Matching:
+        return replace(super()._matching(), ema=self.ema)

@@ -9,7 +9,7 @@ Our own method, of known parts, one configuration for every number of labels:
 3. SimCLR's network goes on to learn from the labelled images, and by consistency between views of
    all images (FixMatch). The images that are surest of their class are taught beside the labelled
    ones: half and half while labels are few, then ever less, as some of them have the wrong class.
-   Without labels they are all that is taught. The running mean of its weights is the result.
+   Without labels they are all that is taught.
 4. Few steps see few of many labels, so the last layer is learnt again, on the features of all
    labelled images: there it is a logistic regression, which has one solution. While labels are few
    they say less than what was spread: then it learns the classes that were spread to all images.
@@ -67,8 +67,8 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         see `seeds_in`, and the last layer learns the labels.
     seed_time : share of the steps in which the seeds are taught too; all of them without labels.
     warm_start : whether the network starts with SimCLR's weights, and not at random.
-    steps, batch_size, mu, lr, weight_decay, threshold, weight, ema : of the consistency training,
-        see `Matching`.
+    steps, batch_size, mu, lr, weight_decay, threshold, weight : of the consistency training, see
+        `Matching`; its last weights count.
     relearn : whether the last layer is learnt again, where there are labels.
     C, lr_tol, lr_max_iter : of that, see `LogisticRegression`.
     n_heads, head_epochs, head_batch_size, head_lr : clustering heads without labels, and how each
@@ -84,7 +84,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     head_ : the trained network.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     tags: ClassVar[Tags] = Tags(family="consistency", resumes=True)
     schedules: ClassVar[dict[str, dict[str, Any]]] = {
         "quick": PoissonMBO.schedules["quick"]

@@ -55,7 +55,7 @@ FAR_APART: dict[str, dict[str, Any]] = {
     "ss-umap": {"features": "pixels", "n_epochs": 500},
 }
 JOINTLY = {"max_iterations": 20, "update_interval": 10}  # enough steps for a change to show
-SHORT_MATCHING = {"steps": 3, "batch_size": 60, "mu": 5, "threshold": 0.2, "ema": 0.5}
+SHORT_MATCHING = {"steps": 3, "batch_size": 60, "mu": 5, "threshold": 0.2}
 UNANNOUNCED: dict[str, dict[str, Any]] = {"neighbours": {"k": 5}}  # their input is another stage's
 
 Outcome = dict[str, Any]
@@ -106,6 +106,7 @@ def _built(entry: Entry) -> Method:
     short = SHORT if scan else SHORT_FEATURES if on_features else {}
     own = SHORT_MATCHING if "mu" in params else FAR_APART.get(entry.name, {})
     own = own | (JOINTLY if "max_iterations" in params else {})
+    own = own | ({"ema": 0.5} if "ema" in params else {})
     return entry.build("smoke", n_clusters=10, random_state=0, **(short | own))
 
 

@@ -173,6 +173,18 @@ def test_the_mean_of_the_weights_is_what_counts() -> None:
     assert not np.allclose(with_mean.probabilities_, last.probabilities_)
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_without_a_running_mean_the_network_itself_is_scored(ema: float) -> None:
+    images = torch.arange(12, dtype=torch.uint8)[:, None, None, None].expand(12, 1, 8, 8)
+    network = Classifier((8, 8), 2, 4, 2)
+    lesson = Lesson(3, [Pool(np.array([3, 5]), np.array([0, 1]), 4)])
+    matching = Matching(3, 4, 2, 0.01, 0.0, 0.9, 1.0, ema)
+    scored = match(network, images, [lesson], matching, 0, Recording())
+    assert (scored is network) == (ema == 0)
+    assert not scored.training
+    assert not any(weight.requires_grad for weight in scored.parameters())
+
+
 def test_labels_are_needed() -> None:
     X, _, _ = sample()
     with pytest.raises(ValueError, match="FixMatch learns from labelled instances"):
@@ -317,7 +329,7 @@ def test_the_last_layer_is_the_logistic_regression_of_what_is_known(few: bool) -
     scaled = rows / np.sqrt(np.square(rows[taught]).mean())
     theirs = LogisticRegression(C=1.0, max_iter=2000, tol=1e-8).fit(scaled[taught], classes[taught])
     expected = theirs.predict_proba(scaled)
-    np.testing.assert_allclose(fitted.probabilities_, expected, atol=2e-3)
+    np.testing.assert_allclose(fitted.probabilities_, expected, atol=5e-3)
     assert np.abs(plain.probabilities_ - expected).max() > 0.05
 
 

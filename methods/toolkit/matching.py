@@ -58,8 +58,9 @@ class Matching:
     lr, weight_decay : AdamW's; the rate is the peak of `one_cycle`.
     threshold : τ, from which probability on a prediction is a target.
     weight : λ_u, of the loss of the unlabelled images.
-    ema : decay of the running mean of the weights, which is what is scored. Early on it is
-        (1 + step) / (10 + step), so that a short training is not a mean of its beginnings.
+    ema : decay of the running mean of the weights, which is what is scored; 0 for the last weights.
+        Early on it is (1 + step) / (10 + step), so that a short training is not a mean of its
+        beginnings.
 
     Raises
     ------
@@ -73,7 +74,7 @@ class Matching:
     weight_decay: float
     threshold: float
     weight: float
-    ema: float
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "mu"):
@@ -115,10 +116,11 @@ class MatchingMethod(Method):
     weight_decay: float = 0.05
     threshold: float = 0.95
     weight: float = 1.0
-    ema: float = 0.999
 
     def _matching(self) -> Matching:
-        return Matching(**{one.name: getattr(self, one.name) for one in fields(Matching)})
+        """What the parameters say, without a running mean."""
+        names = [one.name for one in fields(Matching) if one.name != "ema"]
+        return Matching(**{name: getattr(self, name) for name in names})
 
     def _check_parameters(self, n: int) -> None:
         """Raise ValueError for a parameter that is out of range."""
@@ -209,7 +211,8 @@ def match(
 
     Returns
     -------
-    The running mean of the network over the steps, in evaluation mode.
+    The running mean of the network over the steps, or the network itself where ``ema`` is 0, in
+    evaluation mode.
 
     Raises
     ------
@@ -221,7 +224,7 @@ def match(
     weak views are not in one batch norm with the strong ones. The optimiser is that of
     `supervised-cnn`, not SGD as there: few steps have to do.
     """
-    mean = copy.deepcopy(network).eval().requires_grad_(False)
+    mean = copy.deepcopy(network).eval().requires_grad_(False) if matching.ema else None
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=matching.lr, weight_decay=matching.weight_decay, fused=True
     )
@@ -233,7 +236,7 @@ def match(
     def rate(step: int) -> float:
         return one_cycle(step, matching.steps, matching.lr)
 
-    parts: Parts = {"network": network, "mean": mean}
+    parts: Parts = {"network": network} if mean is None else {"network": network, "mean": mean}
     loop = Loop(
         "matching",
         loss,
@@ -249,7 +252,8 @@ def match(
     network.train()
     for rows in loop.steps(matching.steps):
         loop.descend(rows)
-        average_(mean, network, min(matching.ema, (1 + loop.done) / (10 + loop.done)))
+        if mean is not None:
+            average_(mean, network, min(matching.ema, (1 + loop.done) / (10 + loop.done)))
         if loop.done % log_every == 0:
             supervised, unsupervised, confident = loop.means()
             loop.log(
@@ -258,7 +262,7 @@ def match(
                 consistency_loss=unsupervised,
                 confident=confident,
             )
-    return mean
+    return network.eval().requires_grad_(False) if mean is None else mean
 
 
 def _match_losses(
