@@ -90,6 +90,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
         "quick": PoissonMBO.schedules["quick"]
         | {
             "steps": 300,
+            "seed_time": 1.0,
             "mu": 2,
             "batch_size": 64,
             "lr": 0.005,
@@ -99,7 +100,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
             "head_lr": 1e-3,
         },
         "smoke": PoissonMBO.schedules["smoke"]
-        | {"steps": 10, "mu": 2, "lr_max_iter": 20}
+        | {"steps": 10, "mu": 2, "seed_time": 1.0, "lr_max_iter": 20}
         | {"head_epochs": 5, "head_lr": 0.01, "n_heads": 2},
     }
 
@@ -110,7 +111,7 @@ class SpreadAndMatch(MatchingMethod, ClassifierMethod, PoissonMBO):
     lr: float = 2e-3
     seed_share: float = 0.2
     seed_labels: int = 50
-    seed_time: float = 1.0
+    seed_time: float = 0.25
     warm_start: bool = True
     relearn: bool = True
     C: float = 1.0
