@@ -55,6 +55,25 @@ def test_it_stops_early_and_keeps_the_last_weights():
     assert np.array_equal(same.predict_proba(X), again.predict_proba(X))
 
 
+def test_the_best_weights_are_those_of_the_smallest_held_out_loss():
+    context = Recording()
+    arguments = {"patience": 3, "batch_size": 16}
+    best = NN(10, epochs=200, keep="best", **arguments).fit(X, Y, context)
+    losses = [row["held_out_loss"] for row in context.history]
+    until = NN(10, epochs=int(np.argmin(losses)) + 1, **arguments).fit(X, Y, Context())
+    assert np.array_equal(best.predict_proba(X), until.predict_proba(X))
+
+
+def test_with_a_softmax_the_loss_is_the_cross_entropy_of_the_logits():
+    head = NN(10, epochs=2, outputs="softmax", white=255.0).fit(X, Y, Context())
+    images = torch.from_numpy(X[:, None])
+    with torch.no_grad():
+        soft = head.network_(images.float()).double().softmax(1).numpy()
+        loss = float(head._loss(images, torch.from_numpy(Y)))
+    assert loss == pytest.approx(-np.log(soft[np.arange(len(Y)), Y]).mean(), rel=1e-4)
+    np.testing.assert_allclose(head.predict_proba(X), soft, atol=1e-5)
+
+
 def test_the_last_tenth_teaches_nothing():
     wrong = Y.copy()
     wrong[270:] = (wrong[270:] + 1) % 10
@@ -86,12 +105,13 @@ def test_a_loss_that_is_not_finite_is_an_error():
         NN(10, epochs=3, lr=1e30).fit(X, Y, Context())
 
 
-def test_goes_on_where_it_was_killed():
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_goes_on_where_it_was_killed(keep):
     """In the second epoch; `test_training` has all places. What stops it early is kept too."""
     undisturbed = Recording()
-    whole = NN(10, epochs=3, patience=1).fit(X, Y, undisturbed).predict_proba(X)
+    whole = NN(10, epochs=3, patience=1, keep=keep).fit(X, Y, undisturbed).predict_proba(X)
     resumed, context = killed_and_resumed(
-        lambda c: NN(10, epochs=3, patience=1).fit(X, Y, c), 29, every=4
+        lambda c: NN(10, epochs=3, patience=1, keep=keep).fit(X, Y, c), 29, every=4
     )
     assert np.array_equal(resumed.predict_proba(X), whole)
     assert context.history == undisturbed.history
@@ -100,6 +120,10 @@ def test_goes_on_where_it_was_killed():
 def test_what_it_cannot_use():
     with pytest.raises(ValueError, match="patience is 0"):
         NN(10, patience=0)
+    with pytest.raises(ValueError, match="white is 0"):
+        NN(10, white=0)
+    with pytest.raises(ValueError, match="keep is 'first'"):
+        NN(10, keep="first")
     with pytest.raises(ValueError, match=r"shape \(6, 6\); .* at least 7 pixels a side"):
         NN(10).fit(X[:, :6, :6], Y, Context())
 

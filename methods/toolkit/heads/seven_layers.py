@@ -7,18 +7,20 @@ a categorical cross entropy, and early stopping on the last tenth of whatever it
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import torch
 from torch import nn
 
-from methods.method import Context, check_images
+from methods.method import Context, check_choice, check_images
 from methods.toolkit.draws import generator
 from methods.toolkit.nets.layers import glorot_, image_size
 from methods.toolkit.training import (
     Batches,
     Loop,
+    Parts,
     adam,
     autocast,
     check_training,
@@ -85,6 +87,9 @@ class NN:
     epochs : the most passes through the images.
     patience : passes without a smaller loss on the held-out images before it stops.
     batch_size, lr : images per step, Adam's learning rate.
+    outputs : ``"sigmoid"``, scaled to sum 1, or ``"softmax"``.
+    white : what the brightest pixel is to the network.
+    keep : the ``"last"`` weights, or the ``"best"``, with the smallest loss on the held-out images.
 
     Attributes
     ----------
@@ -102,16 +107,26 @@ class NN:
         patience: int = 8,
         batch_size: int = 32,
         lr: float = 1e-3,
+        outputs: str = "sigmoid",
+        white: float = 1.0,
+        keep: str = "last",
     ) -> None:
         check_training(epochs=epochs, batch_size=batch_size, lr=lr)
         if patience < 1:
             raise ValueError(f"patience is {patience}; expected at least 1")
+        check_choice("outputs", outputs, ("sigmoid", "softmax"))
+        check_choice("keep", keep, ("last", "best"))
+        if not 0 < white < math.inf:
+            raise ValueError(f"white is {white}; expected a positive number")
         self.n_classes = n_classes
         self.seed = seed
         self.epochs = epochs
         self.patience = patience
         self.batch_size = batch_size
         self.lr = lr
+        self.outputs = outputs
+        self.white = white
+        self.keep = keep
 
     def fit(self, X: np.ndarray, y: np.ndarray, context: Context) -> NN:
         """Learn from uint8 images, or float ones in [0, 1], of classes ``y`` ``(n,)``.
@@ -135,7 +150,9 @@ class NN:
             return self._loss(images[rows], targets[rows])
 
         batches = Batches(n, self.batch_size, self.seed, context.device)
-        loop = Loop("nn", loss, optimiser, batches, context, {"network": network})
+        best = copy.deepcopy(network)
+        parts: Parts = {"network": network} | ({"best": best} if self.keep == "best" else {})
+        loop = Loop("nn", loss, optimiser, batches, context, parts)
         for steps in loop.epochs(self.epochs):
             for rows in steps:
                 loop.descend(rows)
@@ -146,23 +163,35 @@ class NN:
                 held_out_loss=held_out_loss,
                 active=self.active_,
             )
-            if stalled([row["held_out_loss"] for row in loop.history], self.patience):
+            losses = [row["held_out_loss"] for row in loop.history]
+            if held_out_loss < min(losses[:-1], default=math.inf):
+                best.load_state_dict(network.state_dict())
+            if stalled(losses, self.patience):
                 break
+        if self.keep == "best":
+            self.network_ = best
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Probabilities ``(n, n_classes)`` float32 of uint8 images: sigmoids, scaled to sum 1."""
+        """Probabilities ``(n, n_classes)`` float32 of uint8 images, which sum to 1."""
         images = image_tensor(check_images(X), self._inference.device)
-        logits = in_batches(self.network_, images, self._inference, PREDICT_BATCH).cpu()
+        logits = in_batches(self._logits, images, self._inference, PREDICT_BATCH).cpu()
         logits[:, ~self.seen_] = -math.inf  # a class never seen has probability 0
-        return nn.functional.logsigmoid(logits).softmax(1).numpy()
+        return self._scores(logits).softmax(1).numpy()
+
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network says of images ``(n, c, h, w)`` in [0, 1]."""
+        return self.network_(images * self.white)
+
+    def _scores(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the softmax of the probabilities is taken of: σ_j / Σσ is that of log σ."""
+        return nn.functional.logsigmoid(logits) if self.outputs == "sigmoid" else logits
 
     def _loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The mean cross entropy of the sigmoids divided by their sum, as Keras computes it."""
+        """The mean cross entropy; of sigmoids divided by their sum, as Keras computes it."""
         with autocast(self._inference):
-            logits = self.network_(pixels(images))
-        log_sigmoids = nn.functional.logsigmoid(logits.float())
-        return nn.functional.cross_entropy(log_sigmoids, targets)
+            logits = self._logits(pixels(images))
+        return nn.functional.cross_entropy(self._scores(logits.float()), targets)
 
     def _validate(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[float, float]:
         """Mean loss on held-out images, and the share of the one channel that is not 0 there."""
@@ -171,7 +200,7 @@ class NN:
             for batch, classes in zip(images.split(1000), targets.split(1000), strict=True):
                 total += float(self._loss(batch, classes)) * len(batch)
                 with autocast(self._inference):
-                    channel = self.network_.one_channel(pixels(batch))
+                    channel = self.network_.one_channel(pixels(batch) * self.white)
                 active += float((channel > 0).float().mean()) * len(batch)
         if not math.isfinite(total):
             raise FloatingPointError(f"the network's loss became {total}; lower the learning rate")
