@@ -8,8 +8,8 @@ Our own method, of known parts, one configuration for every number of labels:
    Without: several clustering heads learn the SCAN loss, and the one with the lowest loss counts.
 3. SimCLR's network goes on to learn from the labelled images, and by consistency between views of
    all images (FixMatch). The images that are surest of their class are taught beside the labelled
-   ones: half and half while labels are few, then ever less, as some of them have the wrong class.
-   Without labels they are all that is taught.
+   ones: half and half while labels are few, then ever less, as some of them have the wrong class,
+   and in a long training only at first. Without labels they are all that is taught.
 4. Few steps see few of many labels, so the last layer is learnt again, on the features of all
    labelled images: there it is a logistic regression, which has one solution. While labels are few
    they say less than what was spread: then it learns the classes that were spread to all images.

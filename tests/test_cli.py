@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import bench
 from bench.cli import app
-from bench.core.choices import results_folder
+from bench.core.choices import results_folder, seed_list
 from bench.core.errors import BenchError
 from bench.core.trial import Trial
 from bench.options import parse_changes, parse_seeds, parse_timeout, split_commas
@@ -262,12 +262,15 @@ def test_check_of_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
         ({"plugins": [None]}, r"plugins is \[None\]; expected"),
         ({"dataset": 5}, "dataset is 5; expected its name or path"),
         ({"changes": {"kmeans": None}}, "changes is .*; expected .* the parameters by name"),
+        ({"changes": {1: {"n_init": 1}}}, "changes is .*; expected .* the parameters by name"),
         ({"changes": [("kmeans", 1)]}, "changes is .*; expected .* the parameters by name"),
         (
             {"changes": {"kmeans": {"n_init": {1}}}},
             "changes: kmeans.n_init is .1.; expected a value",
         ),
         ({"results": 5}, "results is 5; expected the path of a folder"),
+        ({"results": ""}, "results is ''; expected the path of a folder"),
+        ({"results": "a\0b"}, r"results is 'a\\x00b', which cannot be a path: it has a character"),
         ({"results": "~nobody-there/x"}, "results is '~nobody-there/x', which cannot be a path"),
     ],
 )
@@ -289,6 +292,10 @@ def test_what_a_run_from_python_understands(
     assert (wish.levels, wish.plugins) == (["5%", "10%"], [])
     assert type((wish.changes or {})["kmeans"]["n_init"]) is int
     assert results_folder("~/x") == tmp_path / "x"
+    assert seed_list(np.int64(2)) == (0, 1)
+    seeds = seed_list([np.int64(3), 1])
+    assert seeds == (3, 1)
+    assert all(type(seed) is int for seed in seeds)
 
 
 @pytest.fixture

@@ -409,6 +409,9 @@ def test_a_lost_scheduler_ends_a_run_as_ctrl_c_does(
         "stopped, because the dask scheduler is gone, with 3 trials left; what is done is kept, "
         "and the same command goes on from there\n"
     )
+    summary.not_run = 0
+    print_summary(summary, Console(), Console(stderr=True))
+    assert capsys.readouterr().err == "stopped when all trials were done\n"
 
 
 def runner_on(start: Start, plan: Plan, store: Store, display: Display) -> Runner:

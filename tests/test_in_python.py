@@ -25,7 +25,7 @@ from bench.records.leaderboard import leaderboard
 from bench.records.store import Store
 from bench.running import api, progress
 from bench.running.progress import Display
-from bench.running.runner import Summary
+from bench.running.runner import Runner, Summary
 
 MakeRecord = Callable[..., dict[str, Any]]
 WISH = {"methods": "kmeans", "levels": ["0%", "5%"], "dataset": "digits", "schedule": "smoke"}
@@ -230,3 +230,23 @@ def test_a_setting_of_graphs_that_is_none_is_refused_before_anything_runs(
     with pytest.raises(BenchError, match="BENCH_CUDA_GRAPHS is 'on'; expected measured, all or "):
         bench.run(**WISH | {"results": tmp_path / "results"})
     assert not (tmp_path / "results").exists()
+
+
+def test_a_damaged_record_that_appears_during_a_run_costs_no_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    results = tmp_path / "results"
+
+    def ran(self: Runner) -> Summary:
+        damaged = results / "trials" / "digits" / "x" / "kmeans" / "5%" / "0.json"
+        damaged.parent.mkdir(parents=True)
+        damaged.write_text("{")
+        return Summary({"ok": 1})
+
+    monkeypatch.setattr(Runner, "run", ran)
+    summary = bench.run(
+        methods=["kmeans"], levels="5%", dataset="digits", results=results, quiet=True
+    )
+    assert summary.counts == {"ok": 1}
+    assert str(results) in summary.unwritten

@@ -432,6 +432,12 @@ def test_a_table_for_markdown(build: Build) -> None:
     assert lines[7:] == board.notes
 
 
+def test_a_text_parameter_ends_no_column_of_markdown(build: Build) -> None:
+    (board,) = boards(build({"a linkage='x|y'": [0.8]}))
+    row = markdown(board).splitlines()[4]
+    assert row == r"| a linkage='x\|y' | **.800** | 1.0 | 2.0 | 3.0 |"
+
+
 def test_seconds_of_a_gpu_are_marked(build: Build) -> None:
     """Beside those of a processor they would be read as the method's own speed."""
     table = build({"b": [0.7], "a": [0.8]})

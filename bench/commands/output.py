@@ -206,7 +206,9 @@ def print_summary(summary: Summary, out: Console, err: Console) -> None:
         say(err, f"error: {summary.unwritten}")
     if summary.out_of_time:
         say(out, f"the time is up with {summary.not_run} trials left; {GOES_ON}")
-    if summary.stopped:
+    if summary.stopped and not summary.not_run:
+        say(err, "stopped when all trials were done")
+    elif summary.stopped:
         why = f", because {summary.reason}," if summary.reason else ""
         say(
             err,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
 
 from bench.core.errors import BenchError
@@ -47,11 +48,13 @@ def results_folder(given: object = None) -> Path:
     BenchError : it is no path.
     """
     path = os.environ.get(RESULTS_VARIABLE) or RESULTS if given is None else given
-    if not isinstance(path, str | Path):
+    if not isinstance(path, str | Path) or path == "":
         raise BenchError(f"results is {path!r}; expected the path of a folder")
     try:
+        if "\0" in str(path):
+            raise ValueError("it has a character that no path can have")
         return Path(path).expanduser()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise BenchError(f"results is {str(path)!r}, which cannot be a path: {error}") from error
 
 
@@ -83,27 +86,28 @@ def check_choices(**given: str | None) -> None:
 
 
 def seed_list(given: int | Sequence[int]) -> tuple[int, ...]:
-    """The seeds that are meant: 3 are 0, 1 and 2; a sequence names each.
+    """The seeds that are meant: 3 are 0, 1 and 2; a sequence names each. numpy's numbers will do.
 
     Raises
     ------
     BenchError : no seed, one that is no whole number from 0 on, or one twice.
     """
-    if isinstance(given, int) and not isinstance(given, bool):
-        if not 1 <= given <= MOST_SEEDS:
+    if isinstance(given, Integral) and not isinstance(given, bool):
+        n_seeds = int(given)
+        if not 1 <= n_seeds <= MOST_SEEDS:
             raise BenchError(
-                f"seeds is {given}; expected at least 1 and at most {MOST_SEEDS:,}, or a list such "
-                "as 0,3,4"
+                f"seeds is {n_seeds}; expected at least 1 and at most {MOST_SEEDS:,}, or a list "
+                "such as 0,3,4"
             )
-        return tuple(range(given))
+        return tuple(range(n_seeds))
     found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
-    fine = [isinstance(x, int) and not isinstance(x, bool) and x >= 0 for x in found]
+    fine = [isinstance(x, Integral) and not isinstance(x, bool) and x >= 0 for x in found]
     if not found or not all(fine) or len(set(found)) < len(found) or max(found) > LARGEST_SEED:
         raise BenchError(
             f"seeds is {given!r}; expected how many, or different whole numbers such as 0,3,4, "
             f"none above {LARGEST_SEED}"
         )
-    return found
+    return tuple(map(int, found))
 
 
 def check_parameter(what: str, value: object) -> None:

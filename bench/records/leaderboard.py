@@ -369,4 +369,5 @@ def markdown(board: Board) -> str:
 
 
 def _bold_if_best(cell: Cell) -> str:
-    return (f"**{cell.text}**" if cell.best else cell.text) + cell.remark
+    text = cell.text.replace("|", "\\|")  # a text parameter may hold what ends a column
+    return (f"**{text}**" if cell.best else text) + cell.remark

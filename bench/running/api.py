@@ -102,7 +102,8 @@ def _checked_changes(changes: Any) -> dict[str, dict[str, Any]]:
         raise BenchError(f"changes is {changes!r}; {expected}")
     found: dict[str, dict[str, Any]] = {}
     for method, params in (changes or {}).items():
-        if not (isinstance(params, Mapping) and all(isinstance(name, str) for name in params)):
+        named = isinstance(params, Mapping) and all(isinstance(x, str) for x in (method, *params))
+        if not named:
             raise BenchError(f"changes is {changes!r}; {expected}")
         plain = {name: x.item() if isinstance(x, np.generic) else x for name, x in params.items()}
         for name, value in plain.items():
@@ -462,11 +463,11 @@ def _carry_out(
     with Display(console, len(plan.trials), seconds) as display:
         who = means.server, means.cluster
         summary = Runner(plan, limits, around.store, logs, display, refresh_meanwhile, *who).run()
-    if any(around.store):
-        try:
+    try:
+        if any(around.store.paths()):
             refresh()
-        except BenchError as error:  # the records are there, whether or not they have a board
-            summary.unwritten = summary.unwritten or str(error)
+    except BenchError as error:  # the records are there, whether or not they have a board
+        summary.unwritten = summary.unwritten or str(error)
     summary.not_run = len(plan.trials) - sum(summary.counts.values())
     summary.failed_before = len([t for t in plan.failed_before if t not in plan.trials])
     return summary
