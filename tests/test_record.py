@@ -331,3 +331,13 @@ def test_a_record_keeps_a_thinned_history(make_trial: Callable[..., Trial]) -> N
     assert made["history"] == thinned(history)
     assert len(made["history"]) == record.MOST_ROWS
     assert len(history) == 200
+
+
+def test_a_history_has_six_digits(make_trial: Callable[..., Trial]) -> None:
+    row = {"loss": 1 / 3, "step": 1234567, "phase": "joint", "sizes": [2e-9 / 3, 7], "none": None}
+    made = record.make(make_trial(), "ok", history=[row])
+    assert made["history"] == [
+        {"loss": 0.333333, "step": 1234567, "phase": "joint", "sizes": [6.66667e-10, 7]}
+        | {"none": None}
+    ]
+    assert row["loss"] == 1 / 3

@@ -24,6 +24,7 @@ SCHEMA = 1
 Status = Literal["ok", "failed", "timeout", "out-of-memory", "crashed", "n/a"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 MOST_ROWS = 50  # of a history
+HISTORY_DIGITS = 6
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 40_000  # characters of an error, its last
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: 30 years, or a petabyte
 OF_OK = ("n_labels", "headline", "subsets", "cluster_sizes", "cost", "environment", "history")
@@ -352,7 +353,7 @@ def whose_fit(trial: Trial) -> dict[str, Any]:
 def make(trial: Trial, status: str, **parts: Any) -> Record:
     """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...).
 
-    Its history is `thinned`, and its texts are such as a file can hold.
+    Its history is `thinned` and `rounded`, and its texts are such as a file can hold.
     """
     if status not in STATUSES:
         raise ValueError(f"status is {status!r}; expected one of {', '.join(STATUSES)}")
@@ -363,7 +364,7 @@ def make(trial: Trial, status: str, **parts: Any) -> Record:
         "status": status,
     }
     if "history" in parts:
-        parts["history"] = thinned(parts["history"])
+        parts["history"] = rounded(thinned(parts["history"]))
     return cast(Record, head | storable(parts))
 
 
@@ -376,6 +377,20 @@ def thinned(history: Sequence[dict[str, Any]], most: int = MOST_ROWS) -> list[di
         return list(history)
     kept = np.linspace(0, len(history) - 1, most).round().astype(int)
     return [history[i] for i in kept]
+
+
+def rounded(value: Any) -> Any:
+    """The same with all numbers that are not whole to `HISTORY_DIGITS` digits.
+
+    A loss has no more that mean anything, and all of them are half of what a record takes.
+    """
+    if isinstance(value, float):
+        return float(f"{value:.{HISTORY_DIGITS}g}")
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    return value
 
 
 def error_message(record: Record) -> str | None:
