@@ -382,7 +382,7 @@ def thinned(history: Sequence[dict[str, Any]], most: int = MOST_ROWS) -> list[di
 def rounded(value: Any) -> Any:
     """The same with all numbers that are not whole to `HISTORY_DIGITS` digits.
 
-    A loss has no more that mean anything, and all of them are half of what a record takes.
+    A loss has no more that mean anything, and records are kept for good.
     """
     if isinstance(value, float):
         return float(f"{value:.{HISTORY_DIGITS}g}")

@@ -150,8 +150,8 @@ class NN:
             return self._loss(images[rows], targets[rows])
 
         batches = Batches(n, self.batch_size, self.seed, context.device)
-        best = copy.deepcopy(network)
-        parts: Parts = {"network": network} | ({"best": best} if self.keep == "best" else {})
+        best = copy.deepcopy(network) if self.keep == "best" else None
+        parts: Parts = {"network": network} if best is None else {"network": network, "best": best}
         loop = Loop("nn", loss, optimiser, batches, context, parts)
         for steps in loop.epochs(self.epochs):
             for rows in steps:
@@ -164,12 +164,11 @@ class NN:
                 active=self.active_,
             )
             losses = [row["held_out_loss"] for row in loop.history]
-            if held_out_loss < min(losses[:-1], default=math.inf):
+            if best is not None and held_out_loss < min(losses[:-1], default=math.inf):
                 best.load_state_dict(network.state_dict())
             if stalled(losses, self.patience):
                 break
-        if self.keep == "best":
-            self.network_ = best
+        self.network_ = network if best is None else best
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
