@@ -341,3 +341,23 @@ def test_a_history_has_six_digits(make_trial: Callable[..., Trial]) -> None:
         | {"none": None}
     ]
     assert row["loss"] == 1 / 3
+
+
+def test_recalls_and_costs_have_six_digits_and_parameters_all(
+    make_trial: Callable[..., Trial],
+) -> None:
+    third = 1 / 3
+    stage = {"name": "half", "params": {"lr": third}, "seconds": 100 * third}
+    cost = {"fit_seconds": 10 * third, "stages": [stage]}
+    made = record.make(
+        make_trial(),
+        "ok",
+        subsets={"all": {"acc": third, "recall": [third, None]}},
+        cost=cost,
+    )
+    assert made["subsets"]["all"] == {"acc": third, "recall": [0.333333, None]}
+    assert made["cost"] == {
+        "fit_seconds": 3.33333,
+        "stages": [{"name": "half", "params": {"lr": third}, "seconds": 33.3333}],
+    }
+    assert cost["fit_seconds"] == 10 * third, "what was given stays as it was"

@@ -24,7 +24,7 @@ SCHEMA = 1
 Status = Literal["ok", "failed", "timeout", "out-of-memory", "crashed", "n/a"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 MOST_ROWS = 50  # of a history
-HISTORY_DIGITS = 6
+DIGITS = 6  # of what is logged, of recall and of what was spent
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 40_000  # characters of an error, its last
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: 30 years, or a petabyte
 OF_OK = ("n_labels", "headline", "subsets", "cluster_sizes", "cost", "environment", "history")
@@ -353,7 +353,8 @@ def whose_fit(trial: Trial) -> dict[str, Any]:
 def make(trial: Trial, status: str, **parts: Any) -> Record:
     """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...).
 
-    Its history is `thinned` and `rounded`, and its texts are such as a file can hold.
+    Its history is `thinned`, the history, the cost and recalls are `rounded`, and its texts are such
+    as a file can hold.
     """
     if status not in STATUSES:
         raise ValueError(f"status is {status!r}; expected one of {', '.join(STATUSES)}")
@@ -365,6 +366,13 @@ def make(trial: Trial, status: str, **parts: Any) -> Record:
     }
     if "history" in parts:
         parts["history"] = rounded(thinned(parts["history"]))
+    if "cost" in parts:
+        parts["cost"] = rounded(parts["cost"])
+    if "subsets" in parts:
+        parts["subsets"] = {
+            name: subset | {"recall": rounded(subset["recall"])}
+            for name, subset in parts["subsets"].items()
+        }
     return cast(Record, head | storable(parts))
 
 
@@ -380,16 +388,17 @@ def thinned(history: Sequence[dict[str, Any]], most: int = MOST_ROWS) -> list[di
 
 
 def rounded(value: Any) -> Any:
-    """The same with all numbers that are not whole to `HISTORY_DIGITS` digits.
+    """The same with all numbers that are not whole to `DIGITS` digits; parameters stay as they were.
 
-    A loss has no more that mean anything, and records are kept for good.
+    A loss or a second has no more that mean anything, recall follows from the tables, and records
+    are kept for good.
     """
     if isinstance(value, float):
-        return float(f"{value:.{HISTORY_DIGITS}g}")
+        return float(f"{value:.{DIGITS}g}")
     if isinstance(value, list):
         return [rounded(one) for one in value]
     if isinstance(value, dict):
-        return {name: rounded(one) for name, one in value.items()}
+        return {x: one if x == "params" else rounded(one) for x, one in value.items()}
     return value
 
 
