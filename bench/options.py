@@ -54,7 +54,8 @@ Results = Annotated[
     typer.Option(
         envvar=RESULTS_VARIABLE,
         help="Folder of the records and the leaderboard.",
-        callback=results_folder,
+        parser=results_folder,
+        metavar="PATH",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For a program.")]

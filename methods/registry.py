@@ -238,9 +238,11 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
     """
     names_before, modules_before = set(_entries), set(sys.modules)
     failed: BaseException | None = None
-    with _interrupts_noted() as interrupts, _kept_apart():
+    unusable: list[Problem] = []
+    with _interrupts_noted() as interrupts, kept_apart():
         try:
             load()
+            unusable = _unusable(set(_entries) - names_before, origin)
         except BaseException as error:  # a plugin may fail in any way; the others still run
             failed = error
     if interrupts:
@@ -253,30 +255,52 @@ def _attempt(origin: str, load: Callable[[], object]) -> list[Problem]:
         own = isinstance(failed, RegistryError)
         reason = str(failed) if own else in_a_line(failed, origin)
         return [Problem(origin, f"{origin} cannot be used: {reason}", failed)]
+    return unusable
+
+
+def _unusable(names: Iterable[str], origin: str) -> list[Problem]:
+    """Take out those of these methods that cannot be used; why they cannot."""
     problems = []
-    for name in sorted(set(_entries) - names_before):
+    for name in sorted(names):
         try:
             check_usable(_entries[name])
-        except RegistryError as error:
+        except BaseException as error:
             entry = _entries.pop(name)
+            if not isinstance(error, RegistryError):
+                raise  # Ctrl-C, of the user or of the author's code
             message = f"{name} of {origin} cannot be used: {error}"
             problems.append(Problem(origin, message, error, entry))
     return problems
 
 
 @contextlib.contextmanager
-def _kept_apart() -> Iterator[None]:
+def kept_apart() -> Iterator[None]:
     """Come back to the working folder afterwards; what is printed is not the command's output."""
     try:
         here = os.getcwd()
     except FileNotFoundError:  # it was deleted
         here = None
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), _descriptor_kept():
             yield
     finally:
         if here is not None:
             os.chdir(here)
+
+
+@contextlib.contextmanager
+def _descriptor_kept() -> Iterator[None]:
+    """Lead to standard error what a C library or a child process prints, past `sys.stdout`."""
+    if sys.__stdout__ is None or sys.__stderr__ is None:  # closed: another file may have its number
+        yield
+        return
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextlib.contextmanager
@@ -327,7 +351,9 @@ def check_usable(entry: Entry) -> None:
                 _check_request(request, doing)
     except RegistryError:
         raise
-    except Exception as error:  # the author's code may fail in any way
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the author's code may fail in any way, or call sys.exit()
         reason = in_a_line(error, entry.origin)
         raise RegistryError(f"{doing} failed with {reason}") from error
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import warm
+from plugins_for_tests import Place
 from typer.testing import CliRunner
 
 from bench.cli import app
@@ -148,3 +150,55 @@ def test_list_shows_the_others(plugin: tuple[Path, str]) -> None:
 def test_a_name_that_no_file_can_have(name: str) -> None:
     (problem,) = registry.discover([name])
     assert problem.message.startswith(f"{name} cannot be used: ")
+
+
+LOUD = """
+import os
+print("imported")
+os.system("echo by a child")
+
+@register("loud")
+class Loud(Method):
+    \"\"\"Loud.\"\"\"
+
+    def __init__(self, n_clusters=10, random_state=None):
+        print("built")
+        self.n_clusters, self.random_state = n_clusters, random_state
+"""
+
+
+def test_what_a_plugin_prints_is_not_the_commands_output(tmp_path: Path) -> None:
+    """Whoever prints it: its import, a child process of that, its constructor."""
+    path = tmp_path / "loud.py"
+    path.write_text(HEAD + LOUD)
+    with Place(tmp_path) as place:
+        done = warm.run(place.command(["list", "--json"], [path]), tmp_path, place.environment)
+    assert done.returncode == 0, done.stderr
+    assert "loud" in {row["name"] for row in json.loads(done.stdout)}
+    for said in ("imported", "by a child", "built"):
+        assert said in done.stderr
+
+
+QUITS = {"SystemExit(0)": "failed with SystemExit: 0", "GeneratorExit": "failed with GeneratorExit"}
+
+
+@pytest.mark.parametrize("raised", QUITS)
+def test_a_constructor_that_ends_the_command(
+    tmp_path: Path, entries: dict[str, Entry], raised: str
+) -> None:
+    path = tmp_path / "quits.py"
+    path.write_text(HEAD + LOUD.replace('print("built")', f"raise {raised}"))
+    (problem,) = registry.discover([path])
+    assert "loud of " in problem.message
+    assert QUITS[raised] in problem.message
+    assert "loud" not in registry.names()
+
+
+def test_a_constructor_that_interrupts_ends_nothing_but_itself(
+    tmp_path: Path, entries: dict[str, Entry]
+) -> None:
+    path = tmp_path / "interrupts.py"
+    path.write_text(HEAD + LOUD.replace('print("built")', "raise KeyboardInterrupt"))
+    (problem,) = registry.discover([path])
+    assert "cannot be used: KeyboardInterrupt" in problem.message
+    assert "loud" not in registry.names()

@@ -279,6 +279,13 @@ def test_run_from_python_refuses_too(tmp_path: Path, options: dict[str, Any], me
         bench.run(**{"dataset": "digits", "results": tmp_path} | options)
 
 
+def test_an_empty_name_is_no_results_folder() -> None:
+    """Such as a shell makes of a variable that is not set: it is not the working folder."""
+    done = CliRunner().invoke(app, ["leaderboard", "--results", ""])
+    assert isinstance(done.exception, BenchError)
+    assert str(done.exception) == "results is ''; expected the path of a folder"
+
+
 def test_what_a_run_from_python_understands(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

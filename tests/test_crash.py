@@ -92,6 +92,7 @@ FAILURES = {
     "hungry": ("out-of-memory", "Unable to allocate"),
     "aborts": ("crashed", "SIGABRT"),
     "leaves": ("crashed", "without a record"),
+    "quits": ("failed", "SystemExit: as it was told to"),
     "victim": ("crashed", "SIGKILL"),
     "staged": ("failed", "stage broken_stage failed: the stage was told to fail"),
     "staged-too": ("failed", "stage broken_stage failed: the stage was told to fail"),
@@ -136,7 +137,7 @@ def check_failures(place: Place, out: str) -> None:
     traceback = records["raises/5%/0"]["error"]["traceback"]
     assert "failing.py" in traceback
     assert "ZeroDivisionError: as it was told to" in traceback
-    assert "trials of this run: 4 crashed, 4 failed, 2 ok, 2 out-of-memory" in out
+    assert "trials of this run: 4 crashed, 5 failed, 2 ok, 2 out-of-memory" in out
 
 
 def check_stages_tried_once(place: Place) -> None:
@@ -161,7 +162,7 @@ def check_rerun(place: Place, words: str, plugins: tuple[str, ...]) -> None:
     again = place.run(words, *plugins)
     assert again.status == 1, "not every trial that was asked for ended well"
     assert "0 trials to run, 2 done before" in again.out
-    assert "10 failed before and are left as they are (--rerun failed" in again.out
+    assert "11 failed before and are left as they are (--rerun failed" in again.out
     assert place.stamps() == before
     (place.folder / "mended").touch()
     mended = place.run("--method near,raises,staged --level 5% --rerun failed", *plugins)

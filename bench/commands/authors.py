@@ -26,7 +26,7 @@ def list_methods(as_json: AsJson = False, plugin: Plugins = None) -> None:
 
     problems = registry.discover(plugin or [])
     entries = [registry.get(name) for name in registry.names()]
-    if as_json:
+    with registry.kept_apart():  # parameters are those of an object: a constructor may print
         rows = [
             {
                 "name": entry.name,
@@ -38,12 +38,13 @@ def list_methods(as_json: AsJson = False, plugin: Plugins = None) -> None:
             }
             for entry in entries
         ]
+    if as_json:
         print_json(rows)
     else:
-        for entry in entries:
+        for entry, row in zip(entries, rows, strict=True):
             mark = "" if entry.tags.in_all else "  (not in --all)"
             tell(f"{entry.name}{mark}\n    {entry.summary}\n    {entry.origin}")
-            params = ", ".join(f"{k}={v!r}" for k, v in entry.parameters("paper").items())
+            params = ", ".join(f"{k}={v!r}" for k, v in row["parameters"].items())
             tell(f"    {params}")
     for problem in problems:
         tell(problem.message, err=True)

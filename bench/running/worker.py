@@ -153,7 +153,9 @@ class Worker:
                 y = splits.reveal(self.y, np.array([], dtype=np.int64))
             fit = self._fit(fitted_as(trial), y).after(asked)
             return self._success(trial, fit, labelled), self._view(trial, fit)
-        except Exception as error:  # whatever a method raises becomes its record
+        except KeyboardInterrupt:  # of the user: it ends the run, and no record says that it failed
+            raise
+        except BaseException as error:  # whatever a method raises, or sys.exit(), becomes its record
             traceback.print_exc()
             status = _status_of(error)
             text = str(error) or type(error).__name__
@@ -272,7 +274,9 @@ class Worker:
                 given = getattr(method, attribute, None)
                 if given is not None:
                     arrays[name] = _numbers(given)
-            except Exception as error:  # whatever a method has there: its labels are scored
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever a method has there: its labels are scored
                 traceback.print_exc()
                 said = f"{type(error).__name__}: {error}"
                 print(f"warning: {self.fitted.title} is scored without its {attribute}: {said}")
@@ -287,7 +291,9 @@ class Worker:
             if not projections.kept(method, by, fitted.level, fitted.seed):
                 return {}
             return {name: give(method, self.X)}
-        except Exception as error:  # whatever a method raises: a figure less loses no trial
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a method raises: a figure less loses no trial
             traceback.print_exc()
             print(f"warning: {fitted.title} keeps no {name}: {type(error).__name__}: {error}")
             return {}

@@ -64,6 +64,15 @@ class Raises(Failing):
         raise ZeroDivisionError("as it was told to")
 
 
+@register("quits")
+class Quits(Failing):
+    """Ends its process as a script does."""
+
+    def fail(self, X: np.ndarray, context: Context) -> NoReturn:
+        """End it."""
+        sys.exit("as it was told to")
+
+
 @register("hungry")
 class Hungry(Failing):
     """Runs out of memory."""
