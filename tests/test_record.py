@@ -17,6 +17,7 @@ from bench.core.trial import Trial
 from bench.records import scoring as record
 from bench.records.scoring import (
     FAILURES,
+    MOST_STAGE_ROWS,
     SCHEMA,
     STATUSES,
     check_output,
@@ -323,6 +324,21 @@ def test_a_history_is_thinned_evenly(n: int, most: int) -> None:
         assert (kept[0], kept[-1]) == (0, n - 1)
     gaps = np.diff(kept)
     assert len(gaps) == 0 or (gaps.min() >= 1 and np.ptp(gaps) <= 1)
+
+
+@given(st.lists(st.sampled_from(["a", "b", None]), max_size=150), st.integers(2, 60))
+def test_of_each_stage_ten_rows_are_left(stages: list[str | None], most: int) -> None:
+    """The first and the last of each, and the method's own rows as they were, if there is room."""
+    history = [{"i": i} | ({"stage": name} if name else {}) for i, name in enumerate(stages)]
+    left = thinned(history, 1000)
+    for name in ("a", "b"):
+        rows, kept = ([row for row in x if row.get("stage") == name] for x in (history, left))
+        assert len(kept) == min(len(rows), MOST_STAGE_ROWS)
+        assert kept[:1] + kept[-1:] == rows[:1] + rows[-1:]
+    assert [r for r in left if "stage" not in r] == [r for r in history if "stage" not in r]
+    assert [r["i"] for r in left] == sorted(r["i"] for r in left)
+    assert thinned(history, most) == thinned(left, most)
+    assert thinned(left, 1000) == left
 
 
 def test_a_record_keeps_a_thinned_history(make_trial: Callable[..., Trial]) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 from string import Template
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,7 @@ def list_methods(as_json: AsJson = False, plugin: Plugins = None) -> None:
     problems = registry.discover(plugin or [])
     entries = [registry.get(name) for name in registry.names()]
     with registry.kept_apart():  # parameters are those of an object: a constructor may print
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "name": entry.name,
                 "summary": entry.summary,

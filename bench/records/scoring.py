@@ -7,7 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict, cast, get_args
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    TypedDict,
+    TypeVar,
+    cast,
+    get_args,
+)
 
 import msgspec
 import numpy as np
@@ -24,9 +34,11 @@ SCHEMA = 1
 Status = Literal["ok", "failed", "timeout", "out-of-memory", "crashed", "n/a"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 MOST_ROWS = 50  # of a history
+MOST_STAGE_ROWS = 10  # of each shared stage: they are in the record of every trial that used it
 DIGITS = 6  # of what is logged, of recall and of what was spent
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 40_000  # characters of an error, its last
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: 30 years, or a petabyte
+Row = TypeVar("Row")
 OF_OK = ("n_labels", "headline", "subsets", "cluster_sizes", "cost", "environment", "history")
 
 
@@ -353,8 +365,8 @@ def whose_fit(trial: Trial) -> dict[str, Any]:
 def make(trial: Trial, status: str, **parts: Any) -> Record:
     """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...).
 
-    Its history is `thinned`, the history, the cost and recalls are `rounded`, and its texts are such
-    as a file can hold.
+    Its history is `thinned`; that, the cost and recalls are `rounded`; its texts are such as a file
+    can hold.
     """
     if status not in STATUSES:
         raise ValueError(f"status is {status!r}; expected one of {', '.join(STATUSES)}")
@@ -379,16 +391,28 @@ def make(trial: Trial, status: str, **parts: Any) -> Record:
 def thinned(history: Sequence[dict[str, Any]], most: int = MOST_ROWS) -> list[dict[str, Any]]:
     """At most `most` rows of a history, evenly spaced, the first and the last among them.
 
-    Records are kept for good and read in diffs: a figure needs no more of a curve.
+    So with the rows of each shared stage before, of which `MOST_STAGE_ROWS` are left. Records are
+    kept for good and read in diffs: a figure needs no more of a curve.
     """
-    if len(history) <= most:
-        return list(history)
-    kept = np.linspace(0, len(history) - 1, most).round().astype(int)
-    return [history[i] for i in kept]
+    of_stages: dict[str, list[int]] = {}
+    for i, row in enumerate(history):
+        if "stage" in row:
+            of_stages.setdefault(str(row["stage"]), []).append(i)
+    kept = {i for rows in of_stages.values() for i in _spread(rows, MOST_STAGE_ROWS)}
+    left = [row for i, row in enumerate(history) if "stage" not in row or i in kept]
+    return _spread(left, most)
+
+
+def _spread(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most `most` of these, evenly spaced, the first and the last among them."""
+    if len(rows) <= most:
+        return list(rows)
+    kept = np.linspace(0, len(rows) - 1, most).round().astype(int)
+    return [rows[i] for i in kept]
 
 
 def rounded(value: Any) -> Any:
-    """The same with all numbers that are not whole to `DIGITS` digits; parameters stay as they were.
+    """The same with numbers that are not whole to `DIGITS` digits; parameters stay as they were.
 
     A loss or a second has no more that mean anything, recall follows from the tables, and records
     are kept for good.

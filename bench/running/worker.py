@@ -153,9 +153,9 @@ class Worker:
                 y = splits.reveal(self.y, np.array([], dtype=np.int64))
             fit = self._fit(fitted_as(trial), y).after(asked)
             return self._success(trial, fit, labelled), self._view(trial, fit)
-        except KeyboardInterrupt:  # of the user: it ends the run, and no record says that it failed
+        except KeyboardInterrupt:  # of the user: no record says that the trial failed
             raise
-        except BaseException as error:  # whatever a method raises, or sys.exit(), becomes its record
+        except BaseException as error:  # whatever a method raises becomes its record; sys.exit too
             traceback.print_exc()
             status = _status_of(error)
             text = str(error) or type(error).__name__
