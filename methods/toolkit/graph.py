@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.sparse.linalg import cg
 from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from methods.method import Context, StageRequest
 from methods.toolkit.features import FeatureMethod
@@ -161,7 +162,8 @@ def solve(
     X = np.zeros(B.shape)
     late = 0
     for j in range(B.shape[1]):
-        column, info = cg(scaled, B[:, j] / root, rtol=tol, maxiter=max_iter)
+        with threadpool_limits(1):  # scalar products: threads wait for each other, and sums change
+            column, info = cg(scaled, B[:, j] / root, rtol=tol, maxiter=max_iter)
         X[:, j] = column / root
         late += info != 0
         progress(j + 1, B.shape[1])

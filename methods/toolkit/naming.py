@@ -8,7 +8,9 @@ from scipy.optimize import linear_sum_assignment
 from methods.method import UNLABELLED
 from methods.toolkit.votes import count_votes
 
-MISNAMED = 0.2  # ACC above accuracy; of 653 tables of methods here the most is 0.06
+# ACC above accuracy. Of 1,329 tables of methods here two have more, with 10 labels; of the labelled
+# images alone the most is 0.15, and more than 0.06 occurs with at most 40 labels.
+MISNAMED = 0.2
 
 
 def cluster_of_each_class(y: np.ndarray, clusters: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -16,7 +16,13 @@ from benchmarks.harness import WHOLE, Round
 from benchmarks.peers import is_installed
 from methods.graphs import laplace, poisson, poisson_mbo
 from methods.method import flatten
-from methods.toolkit.graph import connected, gaussian_graph, nearest_others, solve
+from methods.toolkit.graph import (
+    connected,
+    gaussian_graph,
+    in_order_of_neighbours,
+    nearest_others,
+    solve,
+)
 
 N = 70_000
 N_COLUMNS = 10  # of a random projection of the pixels: as many as an embedding has
@@ -31,7 +37,15 @@ def solver(A: sparse.csr_array, B: np.ndarray) -> np.ndarray:
 
 
 def of_ours(name: str, graph: sparse.csr_array, Y: np.ndarray) -> np.ndarray:
-    """The class ``(n,)`` of each image."""
+    """The class ``(n,)`` of each image; the nodes in the order of neighbours, as in a fit."""
+    order = in_order_of_neighbours(graph)
+    classes = np.empty(len(Y), dtype=np.int64)
+    classes[order] = classes_of(name, graph[order][:, order], Y[order])
+    return classes
+
+
+def classes_of(name: str, graph: sparse.csr_array, Y: np.ndarray) -> np.ndarray:
+    """The same, in the order of this graph."""
     if name == "laplace":
         return laplace(graph, Y, solver).argmax(1)
     u = poisson(graph, Y, solver)
