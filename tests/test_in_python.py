@@ -223,11 +223,15 @@ def test_a_board_in_a_notebook(
     assert "toy · transductive" in html
 
 
-def test_a_setting_of_graphs_that_is_none_is_refused_before_anything_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("BENCH_CUDA_GRAPHS", "measured, all or off"), ("BENCH_TORCH_COMPILE", "on or off")],
+)
+def test_a_setting_that_is_none_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
 ) -> None:
-    monkeypatch.setenv("BENCH_CUDA_GRAPHS", "on")
-    with pytest.raises(BenchError, match="BENCH_CUDA_GRAPHS is 'on'; expected measured, all or "):
+    monkeypatch.setenv(name, "yes")
+    with pytest.raises(BenchError, match=f"{name} is 'yes'; expected {expected}"):
         bench.run(**WISH | {"results": tmp_path / "results"})
     assert not (tmp_path / "results").exists()
 

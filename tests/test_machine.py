@@ -169,6 +169,12 @@ def test_the_commit_is_read_without_a_lock(tmp_path, monkeypatch):
     assert index.read_bytes() == before
 
 
+def test_a_record_says_whether_networks_were_compiled(monkeypatch):
+    assert machine.describe("cpu", "fp32", 1, 1)["compiled"] is False
+    monkeypatch.setenv("BENCH_TORCH_COMPILE", "on")
+    assert machine.describe("cpu", "fp32", 1, 1)["compiled"] is True
+
+
 @pytest.mark.parametrize("wanted", ["measured", "all", "off"])
 def test_a_record_says_which_steps_were_cuda_graphs(monkeypatch, wanted):
     """Two records of one GPU, of which one launched every kernel, took other seconds."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import operator
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -58,6 +60,50 @@ def test_it_descends_the_loss_of_every_batch_of_every_epoch() -> None:
         expected -= 0.5 * (2 * (x @ expected - 1)[:, None] * x).mean(0)
     np.testing.assert_allclose(weight.detach().numpy(), expected, rtol=1e-5)
     assert (loop.done, loop.epoch) == (6, 2)
+
+
+class Noticing(nn.Linear):
+    """A linear map that knows whether it ran compiled."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 1, bias=False)
+        nn.init.zeros_(self.weight)
+        self.compiled: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.compiled.append(torch.compiler.is_compiling())
+        return super().forward(x)
+
+
+def network_trained(compiled: str, monkeypatch: pytest.MonkeyPatch) -> Noticing:
+    """A network after six steps, with ``BENCH_TORCH_COMPILE=compiled``."""
+    monkeypatch.setenv("BENCH_TORCH_COMPILE", compiled)
+    network = Noticing()
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.5)
+
+    def losses(rows: torch.Tensor, step: int) -> torch.Tensor:
+        return (network(X[rows]).squeeze(1) - 1).square().mean()
+
+    batches = Batches(N, SIZE, None, "cpu")
+    loop = Loop("toy", losses, optimiser, batches, Context(), {"network": network})
+    loop.train(2)
+    return network
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_networks_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same objects, so that a checkpoint and a copy of them are as before."""
+    plain, compiled = (network_trained(wish, monkeypatch) for wish in ("off", "on"))
+    assert (plain.compiled, compiled.compiled) == ([False] * 6, [True] * 6)
+    torch.testing.assert_close(compiled.weight, plain.weight)
+    assert [*compiled.state_dict()] == ["weight"]
+    assert copy.deepcopy(compiled)(X).shape == (N, 1)
+
+
+def test_a_misspelt_wish_to_compile_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="BENCH_TORCH_COMPILE is 'yes'; expected on or off"):
+        network_trained("yes", monkeypatch)
 
 
 def test_steps_run_on_over_the_passes_until_so_many_are_done() -> None:

@@ -197,12 +197,16 @@ def describe(device: str, precision: str, threads: int, concurrency: int) -> dic
 
     Raises
     ------
-    ValueError : on a GPU, ``BENCH_CUDA_GRAPHS`` has a value that it cannot have.
+    ValueError : ``BENCH_TORCH_COMPILE`` or, on a GPU, ``BENCH_CUDA_GRAPHS`` has a value that it
+        cannot have.
     """
+    from methods.toolkit.fast import compiled
+
     return {
         "device": device,
         "accelerator": accelerator(device),
         "cuda_graphs": _graphs_wanted(device),
+        "compiled": compiled.wanted(),
         "processor": processor(),
         "cores": core_count(),
         "threads": threads,

@@ -69,6 +69,8 @@ class Environment(TypedDict, total=False):
 
     device: str
     accelerator: str | None
+    cuda_graphs: str | None
+    compiled: bool
     processor: str
     cores: int
     threads: int

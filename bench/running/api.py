@@ -40,7 +40,7 @@ from bench.running.runner import Limits, Runner, Summary
 from bench.running.stages import StageStore, array_digest
 from methods import registry
 from methods.registry import Entry, Problem
-from methods.toolkit.fast import cuda_graphs
+from methods.toolkit.fast import compiled, cuda_graphs
 
 
 @dataclass(frozen=True)
@@ -333,6 +333,7 @@ def _check_options(
     seconds_between_checkpoints()
     try:
         cuda_graphs.wanted()
+        compiled.wanted()
     except ValueError as error:
         raise BenchError(str(error)) from error
     if results.exists() and not results.is_dir():

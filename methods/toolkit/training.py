@@ -17,6 +17,7 @@ from torch import nn
 
 from methods.method import Arrays, Context
 from methods.toolkit.draws import Draws, generator
+from methods.toolkit.fast.compiled import compile_
 from methods.toolkit.fast.cuda_graphs import Kind, Step, graphed
 
 KERAS_EPSILON = 1e-7  # of Adam; torch's own default is 1e-8
@@ -227,6 +228,7 @@ class Loop:
         self._step: Step = self._plain_step
         self._checkpoint = context.checkpoint(name)
         self._restore()
+        compile_(parts.values())
         step = None if captured is None else graphed(self._plain_step, context, captured)
         if step is not None:
             self._capture(step)
