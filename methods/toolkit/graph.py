@@ -161,12 +161,12 @@ def solve(
     scaled = sparse.csr_array(A.multiply(1 / root[:, None]).multiply(1 / root))
     X = np.zeros(B.shape)
     late = 0
-    for j in range(B.shape[1]):
-        with threadpool_limits(1):  # scalar products: threads wait for each other, and sums change
+    with threadpool_limits(1):  # scalar products: threads wait for each other, and sums change
+        for j in range(B.shape[1]):
             column, info = cg(scaled, B[:, j] / root, rtol=tol, maxiter=max_iter)
-        X[:, j] = column / root
-        late += info != 0
-        progress(j + 1, B.shape[1])
+            X[:, j] = column / root
+            late += info != 0
+            progress(j + 1, B.shape[1])
     if late:
         warnings.warn(
             f"conjugate gradients did not reach the tolerance {tol} within {max_iter} iterations "

@@ -1,7 +1,7 @@
 """Networks whose kernels `torch.compile` makes, where ``BENCH_TORCH_COMPILE=on`` asks for it.
 
 It makes one kernel of what lies between a network's products, and on an accelerator such kernels
-can be part of a CUDA graph like all others. Off unless asked for: on two cores (AMD EPYC, Zen 3)
+can be part of a CUDA graph like all others. Off unless asked for: on one core (AMD EPYC, Zen 3)
 SimCLR's step of 128 images in two views took .96 of its time, after more than a minute of
 compiling, and on an accelerator it has not been timed.
 """
