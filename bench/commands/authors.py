@@ -8,13 +8,16 @@ import os
 import re
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench.commands.output import print_json, tell
 from bench.core.errors import BenchError, WriteError
 from bench.options import METHODS, AsJson, Plugins, check_methods_known, parse_timeout
+
+if TYPE_CHECKING:
+    from methods.registry import Entry
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 60
@@ -27,28 +30,33 @@ def list_methods(as_json: AsJson = False, plugin: Plugins = None) -> None:
     problems = registry.discover(plugin or [])
     entries = [registry.get(name) for name in registry.names()]
     with registry.kept_apart():  # parameters are those of an object: a constructor may print
-        rows: list[dict[str, Any]] = [
-            {
-                "name": entry.name,
-                "summary": entry.summary,
-                "parameters": entry.parameters("paper"),
-                "schedules": {s: entry.parameters(s) for s in entry.cls.schedules},
-                "tags": vars(entry.tags),
-                "source": entry.origin,
-            }
-            for entry in entries
-        ]
+        parameters = [entry.parameters("paper") for entry in entries]
+        rows = _rows(entries, parameters) if as_json else []
     if as_json:
         print_json(rows)
     else:
-        for entry, row in zip(entries, rows, strict=True):
+        for entry, values in zip(entries, parameters, strict=True):
             mark = "" if entry.tags.in_all else "  (not in --all)"
             tell(f"{entry.name}{mark}\n    {entry.summary}\n    {entry.origin}")
-            params = ", ".join(f"{k}={v!r}" for k, v in row["parameters"].items())
-            tell(f"    {params}")
+            tell("    " + ", ".join(f"{k}={v!r}" for k, v in values.items()))
     for problem in problems:
         tell(problem.message, err=True)
     raise typer.Exit(1 if problems else 0)
+
+
+def _rows(entries: list[Entry], parameters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ``--json`` says of each method."""
+    return [
+        {
+            "name": entry.name,
+            "summary": entry.summary,
+            "parameters": values,
+            "schedules": {s: entry.parameters(s) for s in entry.cls.schedules},
+            "tags": vars(entry.tags),
+            "source": entry.origin,
+        }
+        for entry, values in zip(entries, parameters, strict=True)
+    ]
 
 
 def _refuse_path(wanted: str) -> None:

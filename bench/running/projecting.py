@@ -23,7 +23,7 @@ from bench.core.trial import Trial
 from bench.data import datasets
 from bench.records import projections
 from bench.records.projections import MOST_CLASSES, Projection, Scores
-from bench.records.scoring import Record
+from bench.records.scoring import Record, rounded
 from bench.records.store import Store
 from bench.records.views import Images
 from bench.running import layout
@@ -187,7 +187,8 @@ def _step(
 def _embedding(record: Record, fits: ArrayStore) -> np.ndarray | None:
     """The embedding of the fit that made a record; None if the cache lacks it.
 
-    A fit under the same key that cost otherwise is another one, of this machine perhaps.
+    A fit under the same key that cost otherwise, to the digits of a record, is another one, of this
+    machine perhaps.
     """
     key = record.get("fit", "")
     within = key.strip(".") != "" and Path(key).name == key  # a record may come from anyone
@@ -195,7 +196,7 @@ def _embedding(record: Record, fits: ArrayStore) -> np.ndarray | None:
     if kept is None or projections.EMBEDDING not in kept[0]:
         return None
     arrays, facts = kept
-    own, of_record = facts["cost"], dict(record["cost"])
+    own, of_record = (rounded(dict(cost)) for cost in (facts["cost"], record["cost"]))
     if any(own[name] != of_record[name] for name in OF_THE_FIT):
         return None
     return np.array(arrays[projections.EMBEDDING])
