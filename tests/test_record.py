@@ -359,7 +359,7 @@ def test_a_history_has_six_digits(make_trial: Callable[..., Trial]) -> None:
     assert row["loss"] == 1 / 3
 
 
-def test_recalls_and_costs_have_six_digits_and_parameters_all(
+def test_scores_and_costs_have_six_digits_and_parameters_all(
     make_trial: Callable[..., Trial],
 ) -> None:
     third = 1 / 3
@@ -369,9 +369,11 @@ def test_recalls_and_costs_have_six_digits_and_parameters_all(
         make_trial(),
         "ok",
         subsets={"all": {"acc": third, "recall": [third, None]}},
+        headline=third,
         cost=cost,
     )
-    assert made["subsets"]["all"] == {"acc": third, "recall": [0.333333, None]}
+    assert made["subsets"]["all"] == {"acc": 0.333333, "recall": [0.333333, None]}
+    assert made["headline"] == 0.333333
     assert made["cost"] == {
         "fit_seconds": 3.33333,
         "stages": [{"name": "half", "params": {"lr": third}, "seconds": 33.3333}],

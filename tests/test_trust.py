@@ -17,7 +17,7 @@ from bench.cli import app
 from bench.core.errors import BenchError
 from bench.core.trial import Trial, check_name
 from bench.records.scoring import MOST_ROWS
-from bench.records.store import Store, dump_record, merge, read_record
+from bench.records.store import Store, file_text, merge, read_record
 
 MakeRecord = Callable[..., dict[str, Any]]
 NOWHERE = [
@@ -199,7 +199,7 @@ def test_further_fields_stay(theirs: Store) -> None:
 def test_committed_records_are_read_as_they_are_written() -> None:
     for path in Store(Path(__file__).parent.parent / "results").paths():
         record = read_record(path)
-        assert dump_record(record) == path.read_text()
+        assert file_text(record) == path.read_text()
         assert len(record.get("history", [])) <= MOST_ROWS
 
 
@@ -211,11 +211,18 @@ def test_committed_records_are_read_as_they_are_written() -> None:
     [
         (lambda r: r.update(headline=0.99), "its headline is 0.99, but its contingency tables"),
         (lambda r: r["subsets"]["all"].update(nmi=1.0), "its nmi on all is 1.0, but"),
-        (lambda r: r["subsets"].pop("unlabelled"), "it has no subset unlabelled, by which"),
+        (lambda r: r["subsets"].pop("unlabelled"), "its n on all is 20, but"),
+        (
+            lambda r: (
+                r["subsets"].pop("unlabelled"),
+                r["subsets"]["all"].update(contingency=[[8, 2, 0], [0, 10, 0]]),
+            ),
+            "it has no subset unlabelled, by which",
+        ),
         (lambda r: r["subsets"]["all"].update(n=21), "its n on all is 21, but"),
         (lambda r: r["subsets"]["all"].update(contingency=[[1, 2], [3]]), "rows of 1 and 2"),
         (lambda r: r["subsets"]["all"].update(contingency=[[-1, 0, 0], [0, 1, 0]]), "contingency"),
-        (lambda r: r["subsets"]["all"].update(contingency=[]), "classes"),
+        (lambda r: r["subsets"]["all"].update(contingency=[]), "counts nothing"),
     ],
 )
 def test_an_invented_score_is_refused(
@@ -284,7 +291,7 @@ def test_the_command_says_so_and_ends_with_1(tmp_path: Path, theirs: Store) -> N
 def test_a_good_record_reads_back(theirs: Store, make_true_record: MakeRecord) -> None:
     record = read_record(theirs.paths()[0])
     assert record == make_true_record()
-    assert dump_record(record) == theirs.paths()[0].read_text()
+    assert file_text(record) == theirs.paths()[0].read_text()
     assert Trial.from_json(record["trial"]).identity == record["identity"]
 
 

@@ -30,15 +30,16 @@ from bench.core.texts import ending, storable
 from bench.core.trial import Trial, fitted_as
 from methods.toolkit.naming import misnamed
 
-SCHEMA = 1
+SCHEMA = 2
 Status = Literal["ok", "failed", "timeout", "out-of-memory", "crashed", "n/a"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 MOST_ROWS = 50  # of a history
-MOST_STAGE_ROWS = 10  # of each shared stage: they are in the record of every trial that used it
-DIGITS = 6  # of what is logged, of recall and of what was spent
+MOST_STAGE_ROWS = 5  # of each shared stage: they are in the record of every trial that used it
+DIGITS = 6  # of scores, of what is logged and of what was spent
 LONGEST_MESSAGE, LONGEST_TRACEBACK = 4_000, 40_000  # characters of an error, its last
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # finite: 30 years, or a petabyte
 Row = TypeVar("Row")
+ROUNDED = ("headline", "subsets", "cost", "history")
 OF_OK = ("n_labels", "headline", "subsets", "cluster_sizes", "cost", "environment", "history")
 
 
@@ -263,9 +264,10 @@ def check_scores(record: Record) -> None:
 
 
 def _check_claim(what: str, claimed: float | None, found: float | None) -> None:
-    same = claimed == found or (
-        claimed is not None and found is not None and math.isclose(claimed, found, abs_tol=1e-9)
-    )
+    if claimed is None or found is None:
+        same = claimed is found
+    else:
+        same = math.isclose(claimed, found, abs_tol=10**-DIGITS)
     if not same:
         raise BenchError(f"its {what} is {claimed}, but its contingency tables give {found}")
 
@@ -367,7 +369,7 @@ def whose_fit(trial: Trial) -> dict[str, Any]:
 def make(trial: Trial, status: str, **parts: Any) -> Record:
     """A record of `trial`; `parts` are what its status gives (scores, cost, error, ...).
 
-    Its history is `thinned`; that, the cost and recalls are `rounded`; its texts are such as a file
+    Its history is `thinned`; that, its cost and scores are `rounded`; its texts are such as a file
     can hold.
     """
     if status not in STATUSES:
@@ -379,14 +381,8 @@ def make(trial: Trial, status: str, **parts: Any) -> Record:
         "status": status,
     }
     if "history" in parts:
-        parts["history"] = rounded(thinned(parts["history"]))
-    if "cost" in parts:
-        parts["cost"] = rounded(parts["cost"])
-    if "subsets" in parts:
-        parts["subsets"] = {
-            name: subset | {"recall": rounded(subset["recall"])}
-            for name, subset in parts["subsets"].items()
-        }
+        parts["history"] = thinned(parts["history"])
+    parts |= {name: rounded(parts[name]) for name in ROUNDED if name in parts}
     return cast(Record, head | storable(parts))
 
 
@@ -416,7 +412,7 @@ def _spread(rows: Sequence[Row], most: int) -> list[Row]:
 def rounded(value: Any) -> Any:
     """The same with numbers that are not whole to `DIGITS` digits; parameters stay as they were.
 
-    A loss or a second has no more that mean anything, recall follows from the tables, and records
+    A loss or a second has no more that mean anything, scores follow from the tables, and records
     are kept for good.
     """
     if isinstance(value, float):

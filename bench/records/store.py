@@ -18,6 +18,7 @@ from bench.core.files import said_if_unwritable, write_text
 from bench.core.levels import Level
 from bench.core.texts import unstorable
 from bench.core.trial import Trial
+from bench.records.derived import check_table, with_derived, without_derived
 from bench.records.scoring import OF_OK, SCHEMA, Record, Versions, check_scores, error_message
 from methods import registry
 from methods.method import stage_version
@@ -137,7 +138,7 @@ class Store:
         with said_if_unwritable(path):
             for other in beside:
                 other.unlink(missing_ok=True)
-            write_text(path, dump_record(record))
+            write_text(path, file_text(record))
             for other, values in beside.items():
                 if values is not None:
                     write_text(other, dump_views(values))
@@ -231,6 +232,11 @@ def dump_record(record: Record) -> str:
     return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
+def file_text(record: Record) -> str:
+    """What the file of a record holds: all of it but what its reader derives (`derived`)."""
+    return dump_record(without_derived(record))
+
+
 def dump_views(views: dict[str, Any]) -> str:
     """Compact JSON with one line per entry of every list of objects."""
     lines = []
@@ -266,7 +272,7 @@ def parse_record(content: str | bytes, path: str) -> Record:
     try:
         # As json reads it: with infinite parameters, which msgspec's decoder refuses, and with
         # further fields, which its copy would lack.
-        record: Record = json.loads(content)
+        record: Record = with_derived(json.loads(content))
         msgspec.convert(record, Record)
         identity = Trial.from_json(record["trial"]).identity
         _check_parts(record)
@@ -301,27 +307,7 @@ def _check_parts(record: Record) -> None:
     if len(sizes) > 1:
         raise BenchError(f"its subsets have {sorted(sizes)} classes; expected one number of them")
     for name, part in subsets.items():
-        _check_table(name, part["contingency"], record.get("cluster_names"))
-
-
-def _check_table(subset: str, table: list[list[int]], names: list[int] | None) -> None:
-    """Refuse a table that no metric can be of, or names of clusters that do not fit it."""
-    lengths = sorted({len(row) for row in table})
-    if len(lengths) > 1:
-        found = " and ".join(map(str, lengths))
-        raise BenchError(f"the contingency table of {subset} has rows of {found}")
-    if not lengths or lengths[0] < 2 or not any(map(any, table)):
-        raise BenchError(
-            f"the contingency table of {subset} counts nothing; expected a row for each class, a "
-            "column for each cluster and one more"
-        )
-    if names is not None and (
-        len(names) != lengths[0] - 1 or not all(-1 <= name < len(table) for name in names)
-    ):
-        raise BenchError(
-            f"its cluster_names do not fit the contingency table of {subset}; expected a class, or "
-            f"-1, for each of {lengths[0] - 1} clusters"
-        )
+        check_table(name, part["contingency"], record.get("cluster_names"))
 
 
 def read_regular(path: Path) -> bytes:

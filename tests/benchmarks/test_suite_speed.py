@@ -16,7 +16,7 @@ import pytest
 from bench.core.levels import LEVELS
 from bench.core.trial import Trial
 from bench.records.leaderboard import leaderboard, write_csv
-from bench.records.store import Store, dump_record
+from bench.records.store import Store, file_text
 from benchmarks.harness import WHOLE, Round, timed
 
 TRIVIAL = Path(__file__).with_name("trivial_method.py")
@@ -101,5 +101,5 @@ def write_records(folder: Path, make_record: Callable[..., Any], n_seeds: int) -
         record = make_record(rng.random(), parts, method=method, level=level, seed=seed)
         path = store.path(Trial.from_json(record["trial"]))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(dump_record(record))  # `Store.write` would wait for the disk each time
+        path.write_text(file_text(record))  # `Store.write` would wait for the disk each time
     return len(places)
