@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import warm
 
+from bench.records.store import read_record
+
 PLUGINS = Path(__file__).parent / "plugins"
 DEADLINE_SECONDS = 240.0  # far more than anything takes; hanging is what it is for
 COLOURS = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS")  # these colour what is no terminal
@@ -142,7 +144,7 @@ class Place:
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The records, by ``method/level/seed``; every file must be whole."""
-        return {name: json.loads(file.read_text()) for name, file in self.files().items()}
+        return {name: dict(read_record(file)) for name, file in self.files().items()}
 
     def statuses(self) -> dict[str, str]:
         """The status of every record."""

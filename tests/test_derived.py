@@ -28,7 +28,7 @@ def scored(y: np.ndarray, labels: np.ndarray, n_labelled: int, ignores: bool) ->
     return parts | headline | {"n_labels": n_labelled}
 
 
-@given(data=st.data(), n_labelled=st.integers(0, 12), ignores=st.booleans())
+@given(data=st.data(), n_labelled=st.integers(0, 11), ignores=st.booleans())
 def test_it_comes_back(
     make_record: MakeRecord, data: st.DataObject, n_labelled: int, ignores: bool
 ) -> None:
@@ -68,6 +68,15 @@ def test_what_does_not_follow_stays(
     before = copy.deepcopy(record)
     assert parse_record(file_text(record), "here") == before
     assert record == before, "it was not changed itself"
+
+
+@pytest.mark.parametrize("parts", [(), ("labelled",), ("unlabelled",)])
+def test_half_of_the_subsets_are_written(record: dict[str, Any], parts: tuple[str, ...]) -> None:
+    """Such a record may come from elsewhere, of a trial that failed."""
+    record["subsets"] = {name: record["subsets"][name] for name in parts}
+    del record["cluster_sizes"]
+    record |= {"status": "failed", "error": {"message": "it broke", "traceback": ""}}
+    assert parse_record(file_text(record), "here") == record
 
 
 def test_an_older_file_keeps_all(record: dict[str, Any]) -> None:

@@ -49,6 +49,13 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a subset is null": lambda r: r["subsets"].update(all=None),
     "a table is a text": lambda r: r["subsets"]["all"].update(contingency="x"),
     "no subsets": lambda r: r.pop("subsets"),
+    "no trial": lambda r: r.pop("trial"),
+    "a table of too many classes": lambda r: r["subsets"]["labelled"].update(
+        contingency=[[1, 0]] * 10_000
+    ),
+    "a table that none follows from": lambda r: (
+        r["subsets"].pop("labelled") and r["subsets"].pop("unlabelled")
+    ),
     "no history": lambda r: r.pop("history"),
     "a further field of the trial": lambda r: r["trial"].update(colour="red"),
     "no schema": lambda r: r.pop("schema"),
@@ -160,7 +167,7 @@ def test_the_field_is_named(theirs: Store) -> None:
 
 
 def test_a_record_of_a_newer_schema_asks_for_an_update(theirs: Store) -> None:
-    path = spoiled(theirs, lambda r: r.update(schema=99))
+    path = spoiled(theirs, lambda r: (r.update(schema=99), r.pop("subsets")))
     with pytest.raises(BenchError, match=r"schema 99.*: update fewlabels-bench"):
         read_record(path)
 
@@ -255,6 +262,17 @@ def test_two_results_under_one_identity_are_a_conflict(
     assert merged.conflicts == ["tiny · 5% · seed 0: 0.7778 here, 0.8889 there"]
     again = merge(ours.results, ours.results)
     assert (again.kept, again.conflicts) == (1, [])
+
+
+def test_a_record_of_an_older_schema_is_no_conflict(
+    tmp_path: Path, theirs: Store, make_true_record: MakeRecord
+) -> None:
+    """It has all digits of its scores."""
+    older = make_true_record() | {"schema": 1}
+    older["subsets"]["all"]["nmi"] += 1e-9
+    Store(tmp_path / "ours").write(older)
+    merged = merge(tmp_path / "ours", theirs.results)
+    assert (merged.kept, merged.conflicts, merged.refused) == (1, [], [])
 
 
 def test_a_record_of_other_parameters_is_a_conflict(

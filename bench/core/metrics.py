@@ -29,7 +29,7 @@ from bench.core.errors import BenchError
 IntArray = npt.NDArray[np.int64]
 Given = npt.ArrayLike | None
 # Ids are row and column numbers. A stray id such as 10**9 would ask for a table of gigabytes.
-_MAX_CELLS = 2**26
+MAX_CELLS = 2**26
 # What a record may hold: finite numbers in range. Sums of so large counts are still exact.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 Value = Annotated[float, msgspec.Meta(ge=-1, le=1)]  # a correlation can be negative
@@ -148,7 +148,7 @@ def contingency_matrix(
     rows = n_classes or int(y_true.max()) + 1
     unassigned = n_clusters or max(int(labels.max()) + 1, 1)  # the last column
     columns = unassigned + 1
-    if rows * columns > _MAX_CELLS:
+    if rows * columns > MAX_CELLS:
         raise BenchError(
             f"A table of {rows:,} classes and {unassigned:,} clusters is too large: "
             "number classes and clusters 0, 1, 2, ... without gaps."

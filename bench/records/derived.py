@@ -27,7 +27,7 @@ class _Part(TypedDict, total=False):
 
 class _Scored(TypedDict, total=False):
     schema: Required[int]
-    trial: dict[str, Any]
+    trial: Required[dict[str, Any]]
     n_labels: Count
     cluster_names: list[int] | None
     subsets: dict[str, _Part]
@@ -49,7 +49,7 @@ def without_derived(record: Record) -> Record:
             derived["contingency"] = _total(scored["subsets"])
         kept[name] = _without(part, derived)
     bare: dict[str, Any] = {**record, "subsets": kept}
-    if bare.get("cluster_sizes") == _sizes(scored["subsets"]):
+    if "cluster_sizes" in bare and bare["cluster_sizes"] == _sizes(scored["subsets"]):
         del bare["cluster_sizes"]
     if "digests" in bare:
         bare["digests"] = _without(bare["digests"], _digests(scored))
@@ -72,7 +72,9 @@ def with_derived(record: Any) -> Any:
     for name, part in record["subsets"].items():
         if name == "all" and (total := _total(scored["subsets"])):
             part.setdefault("contingency", total)
-        if "contingency" in part and "recall" not in part:
+        if "contingency" not in part:
+            raise BenchError(f"{name} has no contingency table, nor have its parts any to add up")
+        if "recall" not in part:
             part["recall"] = _recall(scored, name, part["contingency"])
     if sizes := _sizes(record["subsets"]):
         record.setdefault("cluster_sizes", sizes)
@@ -97,6 +99,8 @@ def check_table(subset: str, table: Table, names: list[int] | None) -> None:
             f"the contingency table of {subset} counts nothing; expected a row for each class, a "
             "column for each cluster and one more"
         )
+    if len(table) * max(len(table) + 1, lengths[0]) > metrics.MAX_CELLS:
+        raise BenchError(f"the contingency table of {subset} has {len(table):,} classes: too many")
     if names is not None and (
         len(names) != lengths[0] - 1 or not all(-1 <= name < len(table) for name in names)
     ):

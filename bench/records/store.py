@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import msgspec
 
@@ -135,10 +135,11 @@ class Store:
         path = self.path(trial)
         beside = {self.views_path(trial): views, self.projection_path(trial): projection}
         self.check_below(path)
+        text = file_text(record)
         with said_if_unwritable(path):
             for other in beside:
                 other.unlink(missing_ok=True)
-            write_text(path, file_text(record))
+            write_text(path, text)
             for other, values in beside.items():
                 if values is not None:
                     write_text(other, dump_views(values))
@@ -267,27 +268,34 @@ def read_record(path: Path) -> Record:
     return parse_record(content, str(path))
 
 
+class _Schema(TypedDict):
+    schema: int
+
+
 def parse_record(content: str | bytes, path: str) -> Record:
     """As `read_record`, of what was read from `path`, or came from there."""
     try:
         # As json reads it: with infinite parameters, which msgspec's decoder refuses, and with
         # further fields, which its copy would lack.
-        record: Record = with_derived(json.loads(content))
-        msgspec.convert(record, Record)
-        identity = Trial.from_json(record["trial"]).identity
-        _check_parts(record)
+        values = json.loads(content)
+        schema = msgspec.convert(values, _Schema)["schema"]
+        if schema <= SCHEMA:
+            return _checked(values)
     except (BenchError, ValueError, TypeError, msgspec.MsgspecError, RecursionError) as error:
         raise BenchError(f"{path} is not a record ({error}); delete it and run again") from error
-    if record["schema"] > SCHEMA:
-        raise BenchError(
-            f"{path} is a record of schema {record['schema']}, and this version reads schemas up "
-            f"to {SCHEMA}: update fewlabels-bench"
-        )
-    if record["identity"] != identity:
-        raise BenchError(
-            f"{path} is not a record (its identity {record['identity'][:12]!r} is not that of its "
-            "trial); delete it and run again"
-        )
+    raise BenchError(
+        f"{path} is a record of schema {schema}, and this version reads schemas up to {SCHEMA}: "
+        "update fewlabels-bench"
+    )
+
+
+def _checked(values: Any) -> Record:
+    """What was read, complete, if it is a record; else the error says what it lacks."""
+    record: Record = with_derived(values)
+    msgspec.convert(record, Record)
+    _check_parts(record)
+    if record["identity"] != Trial.from_json(record["trial"]).identity:
+        raise BenchError(f"its identity {record['identity'][:12]!r} is not that of its trial")
     return record
 
 
@@ -434,8 +442,8 @@ def merge(results: Path, other: Path) -> Merged:
     """Adopt the records of another results folder, from another machine say.
 
     A record is taken over, with its views and its projection, where there is none here, or where
-    ours did not end ``ok`` and theirs did; otherwise ours stays. Where the two are equal and ours
-    has no projection, theirs is taken.
+    ours did not end ``ok`` and theirs did; otherwise ours stays. Where the two came to the same and
+    ours has no projection, theirs is taken.
 
     Raises
     ------
@@ -469,14 +477,21 @@ def _take_over(record: Record, beside: Beside, store: Store, merged: Merged) -> 
         merged.adopted += 1
         return
     merged.kept += 1
-    if ours == record and beside[1] is not None and not store.projection_path(trial).exists():
+    same = _tables(ours) == _tables(record)
+    if same and beside[1] is not None and not store.projection_path(trial).exists():
         store.write_projection(trial, beside[1])
     if not ours["status"] == record["status"] == "ok":
         return
     if ours["identity"] != record["identity"]:
         merged.conflicts.append(f"{trial.title}: of other parameters or images there")
-    elif ours["subsets"] != record["subsets"]:
+    elif not same:
         merged.conflicts.append(f"{trial.title}: {_headline(ours)} here, {_headline(record)} there")
+
+
+def _tables(record: Record) -> Any:
+    """What a trial came to, whatever schema its scores are of."""
+    tables = {name: part["contingency"] for name, part in record.get("subsets", {}).items()}
+    return record["identity"], tables, record.get("cluster_names")
 
 
 def _headline(record: Record) -> str:
