@@ -108,11 +108,13 @@ def test_a_write_that_fails_leaves_the_old_record_and_no_draft(
 
 def test_what_is_no_json_leaves_the_old_record(tmp_path: Path, make_record: MakeRecord) -> None:
     place = Store(tmp_path)
-    path = place.write(make_record(0.25))
+    old = make_record(0.25)
+    path = place.write(old, {"clusters": [1]})
     with pytest.raises(TypeError):
         place.write(make_record(0.75, {"cluster_sizes": {1, 2}}))
     assert read_record(path)["headline"] == 0.25
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    views = place.views_path(Trial.from_json(old["trial"]))
+    assert {*path.parent.iterdir()} == {path, views}, "what is beside it stays too, and no draft"
 
 
 @given(
